@@ -1,0 +1,25 @@
+"""The contract of a domain plug-in; see ``diptych.discovery`` for how domains are found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ENTRY_POINT_GROUP = "diptych.domains"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """What a domain declares. Every import path is text, ``"module:name"``, so that listing imports nothing heavy.
+
+    ``recipe`` names a function whose typed signature is the YAML schema and the command line; it returns a
+    :class:`diptych.study.Study`. An evaluator takes ``(study, encoder, *, options)`` and returns a
+    :class:`diptych.evaluation.table.Table`; its keyword options are the command line's.
+    """
+
+    name: str
+    summary: str
+    extra: str
+    recipe: str
+    evaluators: Mapping[str, str]
+    demo: str  # path of a config below configs/: runs in about a minute on data that a package ships or simulates

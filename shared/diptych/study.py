@@ -1,0 +1,69 @@
+"""What a domain's recipe builds from a config: data with ids, an encoder, and how it is pretrained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader
+
+from diptych.data.manifest import Manifest
+from diptych.data.quarantine import Quarantine
+from diptych.method import Method
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """All samples of a data set, one row each, in a fixed order; index i means row i everywhere.
+
+    ``ids`` has the text columns "patient" (salted key), "recording" and "trial", and "split" with one of
+    "train", "validation", "test". ``labels`` has one column per configured label, aligned with ``ids``:
+    text classes or numbers, missing where unknown. Neither holds a name, date or record number.
+    """
+
+    ids: pd.DataFrame
+    labels: pd.DataFrame
+    manifest: Manifest
+    quarantine: Quarantine
+
+    def __post_init__(self) -> None:
+        missing = {"patient", "recording", "trial", "split"} - set(self.ids.columns)
+        if missing:
+            raise ValueError(f"samples need the id columns {sorted(missing)}")
+        if len(self.labels) != len(self.ids):
+            raise ValueError(f"{len(self.labels)} label rows for {len(self.ids)} samples")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def where(self, split: str) -> Indices:
+        """The indices of one split's samples, in order."""
+        return np.flatnonzero(self.ids["split"].to_numpy() == split).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """Hand-made features that a classical model is fitted on, aligned with the samples' rows."""
+
+    name: str  # as the table prints it: "HRV, QRS and band power"
+    values: NDArray[np.float64]  # (n, features); NaN where a feature could not be computed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One config, made real. The core and the command line run it without knowing the domain."""
+
+    samples: Samples
+    new_encoder: Callable[[], nn.Module]  # fresh weights from torch's current random state
+    method: Callable[[nn.Module], Method]  # how that encoder is pretrained
+    training: Callable[[Indices, int], DataLoader[Any]]  # (indices, seed) -> Views with ids, re-drawn each epoch
+    plain: Callable[[Indices], DataLoader[Any]]  # indices -> Views in that order: one clean view, for embedding
+    baseline: Callable[[Indices], Baseline] | None = None
+    summary: Mapping[str, str] = field(default_factory=dict)  # lines for inspect, the report and the model card
