@@ -1,0 +1,150 @@
+"""Checks that stop a run before a patient, a file or a recording is on both sides of a split.
+
+Pure functions on tables; a message names salted keys only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from diptych.data.atomic import write_text
+from diptych.data.identity import SPLITS, file_key, salt_fingerprint
+from diptych.data.manifest import Entry, Manifest
+from diptych.errors import DataError
+
+MOST_NAMED = 5  # how many findings a message spells out
+
+
+def check_leaks(ids: pd.DataFrame, manifest: Manifest | None = None) -> None:
+    """Raise DataError, naming all findings, unless every split is clean.
+
+    Args:
+        ids: One row a sample with the text columns "patient", "recording" and "split".
+        manifest: The files. Two files of the same SHA-256 in different splits are a leak (sidecar files and
+            empty ones excepted). Two recordings whose fact ``content`` (hash of the decoded signal) is equal
+            are a fault even within a split: one recording under two ids.
+    """
+    findings = [*patients_in_two_splits(ids), *recordings_of_two_patients(ids)]
+    if manifest is not None:
+        findings += [*files_on_both_sides(ids, manifest), *recordings_under_two_ids(manifest)]
+    if findings:
+        more = f"; and {len(findings) - MOST_NAMED} more" if len(findings) > MOST_NAMED else ""
+        raise DataError(
+            f"the splits are not clean ({len(findings)} findings): {'; '.join(findings[:MOST_NAMED])}{more}. "
+            "Give the recordings of one patient one patient id, and remove copies"
+        )
+
+
+def patients_in_two_splits(ids: pd.DataFrame) -> list[str]:
+    """One line for each patient whose samples are in more than one split."""
+    return [
+        f"patient {patient} is in {_list(splits)}"
+        for patient, splits in _several(zip(ids["patient"], ids["split"], strict=True))
+    ]
+
+
+def recordings_of_two_patients(ids: pd.DataFrame) -> list[str]:
+    """One line for each recording whose samples are said to be of more than one patient."""
+    return [
+        f"recording {recording} belongs to the patients {_list(patients)}"
+        for recording, patients in _several(zip(ids["recording"], ids["patient"], strict=True))
+    ]
+
+
+def files_on_both_sides(ids: pd.DataFrame, manifest: Manifest) -> list[str]:
+    """One line for each group of files with the same SHA-256 that are used in more than one split."""
+    split_of = dict(zip(ids["recording"], ids["split"], strict=True))
+    used = [entry for entry in manifest.entries if entry.recording in split_of and _carries_signal(entry)]
+    found = []
+    for entries in _groups(used, lambda entry: entry.sha256):
+        splits = {split_of[entry.recording] for entry in entries}
+        if len(splits) > 1:
+            files = _list(file_key(entry.path) for entry in entries)
+            patients = _list({entry.patient for entry in entries})
+            found.append(f"the files {files} (patients {patients}) are the same and lie in {_list(splits)}")
+    return found
+
+
+def recordings_under_two_ids(manifest: Manifest) -> list[str]:
+    """One line for each decoded signal (fact ``content``) that occurs under more than one recording id."""
+    decoded = [entry for entry in manifest.entries if entry.facts.get("content")]
+    found = []
+    for entries in _groups(decoded, lambda entry: str(entry.facts["content"])):
+        recordings = {entry.recording for entry in entries}
+        if len(recordings) > 1:
+            patients = _list({entry.patient for entry in entries})
+            found.append(f"the recordings {_list(recordings)} (patients {patients}) hold the same signal")
+    return found
+
+
+def check_overlap(trained: Collection[str], tested: Collection[str], *, what: str = "this encoder") -> None:
+    """Raise DataError when a patient that an encoder was trained on is among those it is tested on."""
+    both = sorted(set(trained) & set(tested))
+    if both:
+        more = f" and {len(both) - MOST_NAMED} more" if len(both) > MOST_NAMED else ""
+        raise DataError(
+            f"{len(both)} test patients were among the training patients of {what}: "
+            f"{', '.join(both[:MOST_NAMED])}{more}. Use the split salt and shares that it was trained with, "
+            "or leave these patients out of the test data"
+        )
+
+
+def write_splits(path: str | Path, ids: pd.DataFrame) -> None:
+    """Write ``splits.csv``: one row a patient (key) with its split and the pseudonym salt's fingerprint."""
+    table = ids[["patient", "split"]].drop_duplicates().sort_values(["patient", "split"])
+    write_text(path, table.assign(salt=salt_fingerprint()).to_csv(index=False, lineterminator="\n"))
+
+
+def trained_patients(path: str | Path) -> frozenset[str]:
+    """The keys of the training patients in a ``splits.csv``.
+
+    Raises:
+        DataError: it is no such table, or its keys were made with another pseudonym salt, so that an overlap
+            could not be seen.
+    """
+    path = Path(path)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(f"the patients of a run cannot be read from {path.name!r}: {error}") from error
+    missing = {"patient", "split", "salt"} - set(table.columns)
+    unknown = set() if missing else set(table["split"]) - set(SPLITS)
+    if missing or unknown:
+        wrong = f"no column {_list(missing)}" if missing else f"the split {_list(unknown)}"
+        raise DataError(
+            f"{path.name!r} does not list the patients of a run: it has {wrong}; "
+            "expected the columns patient, split and salt"
+        )
+    if set(table["salt"]) - {salt_fingerprint()}:
+        raise DataError(
+            f"the patient keys in {path.name!r} were made with another pseudonym salt, so a patient in both "
+            "could not be recognised; set DIPTYCH_SALT to the value used for that run"
+        )
+    return frozenset(table.loc[table["split"] == "train", "patient"])
+
+
+def _carries_signal(entry: Entry) -> bool:
+    return entry.size > 0 and not entry.facts.get("sidecar", False)
+
+
+def _several(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, set[str]]]:
+    """Keys that occur with more than one value, sorted."""
+    values: Mapping[str, set[str]] = defaultdict(set)
+    for key, value in pairs:
+        values[key].add(value)
+    return sorted((key, found) for key, found in values.items() if len(found) > 1)
+
+
+def _groups(entries: Iterable[Entry], key: Callable[[Entry], Hashable]) -> list[list[Entry]]:
+    groups: dict[Hashable, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[key(entry)].append(entry)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _list(items: Iterable[str]) -> str:
+    return " and ".join(sorted(items))
