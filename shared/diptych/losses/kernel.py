@@ -1,0 +1,168 @@
+"""Log-sum-exp over candidates and mean positive logit, one tile of logits at a time.
+
+The logits of n anchors and m keys are never held at once: the forward pass keeps one number per anchor and
+the backward pass makes the tiles again, so memory grows with n and time gains from tiles that stay in cache
+(row-blocked softmax with recomputation: Dao et al., FlashAttention, 2022, section 3.1). Autocast is off in
+both passes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from diptych.losses.matching import Exclusions, GroupedPositives, Tile
+from diptych.losses.tiles import Plan, finite, log_sum_exp, logits, merge, one_over
+
+
+class SelfContrast(torch.autograd.Function):
+    """Rows against themselves. The logits are symmetric, so tiles above the diagonal serve rows and columns.
+
+    With s_ij the logits, g the gradient of the candidates and p that of the positives, the gradient is
+    H z + (that of the positives), H_ij = g_i exp(s_ij - lse_i) + g_j exp(s_ij - lse_j).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, exclusions: Exclusions, positives: GroupedPositives, plan: Plan
+    ) -> tuple[Tensor, Tensor]:
+        """Log-sum-exp over candidates and mean positive logit of ``z`` (scopes, n, width): (scopes, n)."""
+        with torch.autocast(z.device.type, enabled=False):
+            lse = z.new_full(z.shape[:2], -torch.inf)
+            positive = z.new_empty(z.shape[:2])
+            buffer, scratch = plan.buffer(z), plan.buffer(z)
+            weight = one_over(positives.count, z)
+            for chunk in plan.chunks(z.shape[0]):
+                partners = positives.key_sums(z[chunk], chunk)
+                positive[chunk] = torch.einsum("snd,snd->sn", z[chunk], partners)
+                for tile in plan.triangle(chunk, z.shape[1]):
+                    _accumulate(z, lse, tile, exclusions, plan.bounded, buffer, scratch)
+            positive *= weight
+        ctx.save_for_backward(z, finite(lse), weight)
+        ctx.exclusions, ctx.positives, ctx.plan = exclusions, positives, plan
+        return lse, positive
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor, p: Tensor) -> tuple[Tensor, None, None, None]:
+        """Tiles again, each used for its rows and, above the diagonal, for its columns."""
+        z, lse, weight = ctx.saved_tensors
+        plan, positives = ctx.plan, ctx.positives
+        with torch.autocast(z.device.type, enabled=False):
+            grad = torch.empty_like(z)
+            buffer, scratch = plan.buffer(z), plan.buffer(z)
+            each = (p * weight)[..., None]
+            factor = g * (-lse).exp() if plan.bounded else g
+            for chunk in plan.chunks(z.shape[0]):
+                part = z[chunk]
+                grad[chunk] = (
+                    positives.key_sums(part, chunk)
+                    .mul_(each[chunk])
+                    .add_(positives.anchor_sums(part * each[chunk], chunk))
+                )
+                for tile in plan.triangle(chunk, z.shape[1]):
+                    _, rows, columns = tile
+                    h = logits(part[:, rows], part[:, columns], buffer)
+                    ctx.exclusions.apply(h, tile)
+                    _symmetric_weights(h, factor[chunk], lse[chunk], tile, plan.bounded, scratch)
+                    grad[chunk, rows].baddbmm_(h, part[:, columns])
+                    if columns.start > rows.start:
+                        grad[chunk, columns].baddbmm_(h.mT, part[:, rows])
+        return grad, None, None, None
+
+
+def _accumulate(
+    z: Tensor, lse: Tensor, tile: Tile, exclusions: Exclusions, bounded: bool, buffer: Tensor, scratch: Tensor
+) -> None:
+    """Add a tile of symmetric logits to the sums of its rows and, above the diagonal, of its columns."""
+    chunk, rows, columns = tile
+    tile_logits = logits(z[chunk, rows], z[chunk, columns], buffer)
+    exclusions.apply(tile_logits, tile)
+    if bounded:
+        tile_logits.exp_()
+    for at, dim in ((rows, -1), (columns, -2)):
+        if dim == -2 and columns.start == rows.start:
+            continue
+        part = tile_logits.sum(dim).log_() if bounded else log_sum_exp(tile_logits, dim, scratch)
+        merge(lse[chunk, at], part)
+
+
+def _symmetric_weights(h: Tensor, g: Tensor, lse: Tensor, tile: Tile, bounded: bool, scratch: Tensor) -> None:
+    """Turn a tile of logits into H in place; ``g`` carries exp(-lse) already where logits are bounded."""
+    g_rows, g_columns = g[:, tile.rows, None], g[:, None, tile.columns]
+    other = scratch[: h.numel()].view(h.shape)
+    if bounded:
+        h.exp_().mul_(torch.add(g_rows, g_columns, out=other))
+        return
+    torch.sub(h, lse[:, None, tile.columns], out=other).exp_().mul_(g_columns)
+    h.sub_(lse[:, tile.rows, None]).exp_().mul_(g_rows).add_(other)
+
+
+class CrossContrast(torch.autograd.Function):
+    """Anchors against keys, with positives summed per group."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        anchors: Tensor,
+        keys: Tensor,
+        exclusions: Exclusions,
+        positives: GroupedPositives,
+        plan: Plan,
+    ) -> tuple[Tensor, Tensor]:
+        """Log-sum-exp over candidates and mean positive logit of every anchor, each (scopes, n)."""
+        with torch.autocast(anchors.device.type, enabled=False):
+            lse = anchors.new_full(anchors.shape[:2], -torch.inf)
+            positive = torch.empty_like(lse)
+            buffer, scratch = plan.buffer(anchors), plan.buffer(anchors)
+            weight = one_over(positives.count, anchors)
+            for chunk in plan.chunks(anchors.shape[0]):
+                a, k = anchors[chunk], keys[chunk]
+                positive[chunk] = torch.einsum("snd,snd->sn", a, positives.key_sums(k, chunk))
+                for tile in plan.tiles(chunk, a.shape[1], k.shape[1]):
+                    tile_logits = logits(a[:, tile.rows], k[:, tile.columns], buffer)
+                    exclusions.apply(tile_logits, tile)
+                    if plan.bounded:
+                        part = tile_logits.exp_().sum(-1).log_()
+                    else:
+                        part = log_sum_exp(tile_logits, -1, scratch)
+                    merge(lse[chunk, tile.rows], part)
+            positive *= weight
+        ctx.save_for_backward(anchors, keys, finite(lse), weight)
+        ctx.exclusions, ctx.positives, ctx.plan = exclusions, positives, plan
+        return lse, positive
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor, p: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        """With P the softmax rows: P times keys for the anchors, P transposed times anchors for the keys."""
+        anchors, keys, lse, weight = ctx.saved_tensors
+        plan, positives = ctx.plan, ctx.positives
+        to_anchors, to_keys = ctx.needs_input_grad[:2]
+        with torch.autocast(anchors.device.type, enabled=False):
+            grad_anchors = torch.empty_like(anchors) if to_anchors else None
+            grad_keys = torch.empty_like(keys) if to_keys else None
+            buffer = plan.buffer(anchors)
+            each = (p * weight)[..., None]
+            factor = (g * (-lse).exp() if plan.bounded else g)[..., None]
+            for chunk in plan.chunks(anchors.shape[0]):
+                a, k = anchors[chunk], keys[chunk]
+                if grad_anchors is not None:
+                    grad_anchors[chunk] = positives.key_sums(k, chunk).mul_(each[chunk])
+                if grad_keys is not None:
+                    grad_keys[chunk] = positives.anchor_sums(a * each[chunk], chunk)
+                for tile in plan.tiles(chunk, a.shape[1], k.shape[1]):
+                    _, rows, columns = tile
+                    h = logits(a[:, rows], k[:, columns], buffer)
+                    ctx.exclusions.apply(h, tile)
+                    if not plan.bounded:
+                        h.sub_(lse[chunk, rows, None])
+                    h.exp_().mul_(factor[chunk, rows])
+                    if grad_anchors is not None:
+                        grad_anchors[chunk, rows].baddbmm_(h, k[:, columns])
+                    if grad_keys is not None:
+                        grad_keys[chunk, columns].baddbmm_(h.mT, a[:, rows])
+        return grad_anchors, grad_keys, None, None, None
