@@ -102,14 +102,16 @@ class Pretrainer(LightningModule):
     def _take_step(self, batches: list[Views]) -> None:
         values: dict[str, Tensor] = {}
         schedules = iter(_listed(self.lr_schedulers()))
+        rates: dict[str, float] = {}
         for phase, optimizer in zip(self.method.phases, _listed(self.optimizers()), strict=True):
+            rates[f"rate/{phase.name}"] = float(optimizer.param_groups[0]["lr"])
             self._train_phase(phase, optimizer, batches, values)
             if phase.schedule is not None:
                 next(schedules).step()
         self.step += 1
         self._remember(values)
         if self.step % self.log_every == 0 or self.step == self.total_steps:
-            self._log_means()
+            self._log_means(rates)
         if self.step >= self.total_steps:
             self.trainer.should_stop = True
 
@@ -172,17 +174,14 @@ class Pretrainer(LightningModule):
             bad[-len(self.method.phases) :] = False
         self._failed = torch.where(bad & (self._failed == NEVER), self.step, self._failed)
 
-    def _log_means(self) -> None:
+    def _log_means(self, rates: dict[str, float]) -> None:
         assert self._sums is not None
         means = self._sums / self._count
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(means)
             means /= self.trainer.world_size
         self.check_losses()
-        row = dict(zip(self._names, means.tolist(), strict=True))
-        for phase, optimizer in zip(self.method.phases, _listed(self.optimizers()), strict=True):
-            row[f"rate/{phase.name}"] = float(optimizer.param_groups[0]["lr"])
-        self.record(row)
+        self.record(dict(zip(self._names, means.tolist(), strict=True)) | rates)
         self._sums.zero_()
         self._count = 0
 
@@ -230,6 +229,7 @@ class Pretrainer(LightningModule):
             "names": self._names,
             "sums": None if self._sums is None else self._sums.cpu(),
             "count": self._count,
+            "latest": dict(self.latest),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -242,7 +242,7 @@ class Pretrainer(LightningModule):
                 + (report or f"It trains {state['names']}, this configuration {self._names}")
             )
         self.step, self.epoch, self.batch = state["step"], state["epoch"], state["batch"]
-        self._count = state["count"]
+        self._count, self.latest = state["count"], dict(state["latest"])
         if state["sums"] is not None:
             self._sums = state["sums"].clone()
             self._failed = torch.full(self._sums.shape, NEVER, dtype=torch.int64)

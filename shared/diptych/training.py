@@ -175,6 +175,7 @@ def pretrain(
             callbacks=hooks,
             plugins=[AtomicCheckpoints()],
             default_root_dir=run.path,
+            log_every_n_steps=1,  # the Pretrainer decides; larger values make Lightning warn of short epochs
             use_distributed_sampler=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -287,7 +288,7 @@ class _MetricsRows(Callback):
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silences Lightning's banners and three warnings that do not apply here, and nothing else."""
+    """Silences Lightning's banners and the few warnings that do not apply here, and nothing else."""
     names = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch")
     levels = {name: logging.getLogger(name).level for name in names}
     try:
@@ -298,6 +299,8 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             # a teacher or a frozen branch is in evaluation mode on purpose
             warnings.filterwarnings("ignore", message="Found .* module\\(s\\) in eval mode.*")
+            # Lightning 2.6 calls what torch 2.13 deprecates
+            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
             # which weights a phase leaves unused is the method's affair
             warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified.*")
             yield
