@@ -1,0 +1,96 @@
+"""One module per format, each with ``claims``, ``find``, ``read_header`` and ``read``; tried in this order.
+
+Libraries are imported when a format is met, so that reading arrays needs no MNE and EDF no pydicom.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from diptych_biosignals.recording import Header, Item, Recording
+
+Format = Literal["wfdb", "edf", "numpy", "dicom"]
+Axes = Literal["time,leads", "leads,time"]
+
+_MODULES: dict[Format, str] = {
+    "wfdb": "diptych_biosignals.readers.wfdb_records",
+    "edf": "diptych_biosignals.readers.edf",
+    "numpy": "diptych_biosignals.readers.arrays",
+    "dicom": "diptych_biosignals.readers.dicom",
+}
+_SUFFIXES: dict[str, Format] = {
+    ".hea": "wfdb", ".edf": "edf", ".bdf": "edf", ".npy": "numpy", ".npz": "numpy", ".dcm": "dicom",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayFacts:
+    """What the config says about arrays, which carry neither rate nor lead names."""
+
+    rate: float | None = None  # Hz
+    axes: Axes = "time,leads"
+    lead_names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What lies in a folder: recordings with their formats, and how many files are none, by suffix."""
+
+    items: tuple[tuple[Format, Item], ...]
+    other: Counter[str]
+
+
+def format_of(path: Path) -> Format | None:
+    """The format of a file by its suffix, or by the DICOM mark where it has none; None: no recording."""
+    if path.suffix:
+        return _SUFFIXES.get(path.suffix.lower())
+    with path.open("rb") as file:
+        return "dicom" if file.read(132)[128:] == b"DICM" else None
+
+
+def find(files: Sequence[Path], root: Path, only: Format | Literal["auto"] = "auto") -> Found:
+    """Sort files into recordings of the known formats, or of one of them."""
+    by_format: dict[Format, list[Path]] = {name: [] for name in _MODULES}
+    other: Counter[str] = Counter()
+    for path in files:
+        kind = format_of(path)
+        if kind is None or only not in ("auto", kind):
+            other[path.suffix.lower() or "no suffix"] += 1
+        else:
+            by_format[kind].append(path)
+    items = [
+        (kind, item) for kind, paths in by_format.items() if paths for item in _module(kind).find(paths, root)
+    ]
+    items.sort(key=lambda each: (each[1].path, each[1].part or 0))
+    return Found(items=tuple(items), other=other)
+
+
+def read_header(kind: Format, item: Item, arrays: ArrayFacts) -> Header:
+    """The header of one recording. Raises Unreadable."""
+    if kind == "numpy":
+        header: Header = _module(kind).read_header(
+            item, rate=arrays.rate, axes=arrays.axes, lead_names=arrays.lead_names
+        )
+        return header
+    header = _module(kind).read_header(item)
+    return header
+
+
+def read(kind: Format, item: Item, leads: Sequence[str], arrays: ArrayFacts) -> Recording:
+    """The named leads of one recording, in that order, at one rate. Raises Unreadable."""
+    if kind == "numpy":
+        recording: Recording = _module(kind).read(
+            item, leads, read_header(kind, item, arrays), axes=arrays.axes
+        )
+        return recording
+    recording = _module(kind).read(item, leads)
+    return recording
+
+
+def _module(kind: Format) -> Any:
+    return import_module(_MODULES[kind])

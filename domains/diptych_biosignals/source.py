@@ -1,0 +1,237 @@
+"""Find recordings and their labels, prepare them in parallel and serve their windows from a cache."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from diptych.data.identity import Split
+from diptych.data.leaks import check_leaks
+from diptych.data.quarantine import Quarantine
+from diptych.errors import ConfigError
+from diptych.study import Samples
+from diptych_biosignals.annotate import Annotated, annotate, window_labels
+from diptych_biosignals.assemble import (
+    check_copies,
+    identify,
+    list_files,
+    nothing_left,
+    numbers_of,
+    report,
+    use,
+)
+from diptych_biosignals.labels import Label
+from diptych_biosignals.leads import find_leads, most_frequent
+from diptych_biosignals.pieces import Job, Plan
+from diptych_biosignals.recording import Unreadable
+from diptych_biosignals.scan import Scan, Scanned, item_path, run_jobs, scan
+from diptych_biosignals.settings import Signal, Source
+from diptych_biosignals.store import Store
+
+__all__ = ["Label", "Prepared", "Signal", "Source", "prepare"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A data set ready to be sliced: row i of ``samples`` is window i, in order of recordings and time."""
+
+    samples: Samples
+    rate: float  # Hz
+    leads: tuple[str, ...]
+    trial_ids: NDArray[np.int64]  # (n,) equal within a trial, different between trials of the whole data set
+    patient_ids: NDArray[np.int64]  # (n,)
+    recordings: pd.DataFrame  # one row a recording: keys, file (index into the store), first and last row
+    recording_of: NDArray[np.int64]  # (n,) row of ``recordings``
+    times: NDArray[np.float64]  # (n, 2) start and end in seconds from the beginning of the recording
+    store: Store
+    report: Mapping[str, str]  # what was found, in lines for inspect and the report
+    again: Any = field(repr=False)  # prepares the same data with another Signal
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def window(self) -> int:
+        """Samples in a window."""
+        return self.store.window
+
+    def batch(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The windows at ``indices`` as (n, time, leads)."""
+        return self.store.batch(indices)
+
+    def signal(self, recording: int) -> NDArray[np.float32]:
+        """All stored samples of one recording (row of ``recordings``), (time, leads); runs are joined at gaps."""
+        row = self.recordings.iloc[recording]
+        return self.store.rows(int(row["file"]), int(row["first"]), int(row["last"]))
+
+    @cached_property
+    def physical(self) -> Prepared:
+        """The same recordings, filtered alike, as whole recordings in physical units: for hand-made features."""
+        from dataclasses import replace
+
+        now = self.again.signal
+        signal = replace(
+            now, normalise="none", normalise_trial="none", trial="recording", trial_seconds=None, beats=1
+        )
+        prepared: Prepared = self.again(signal)
+        return prepared
+
+
+def prepare(
+    source: Source,
+    signal: Signal,
+    labels: Mapping[str, Label],
+    split: Split,
+    *,
+    cache: str | Path | None = None,
+    workers: int | None = None,
+) -> Prepared:
+    """Read every recording once, prepare it, store its windows and put ids and labels to them.
+
+    Args:
+        source: Where the recordings are and whose.
+        signal: What is made of them.
+        labels: Labels by name.
+        split: Decides the split of every patient from the raw id.
+        cache: Folder of prepared signals; by default ``DIPTYCH_CACHE`` or the user's cache folder. A run that
+            was stopped goes on where it was; pieces are found by the checksum of files and the settings.
+        workers: Processes; by default one per CPU this process may use.
+
+    Raises:
+        ConfigError: a setting that does not fit the data (unknown column, rates that differ, a window longer
+            than every recording).
+        DataError: no recordings, too many in quarantine, contradictory table rows, a recording under two ids.
+    """
+    folder = cache_folder(cache)
+    found = scan(source, workers=workers)
+    quarantine = Quarantine()
+    for path, reason in found.rejected:
+        quarantine.add(path, reason)
+    annotated = annotate(found, source, labels, quarantine)
+    wanted, plan = resolve(annotated.scanned, source, signal)
+    grouped = make_jobs(annotated, wanted, signal, found, quarantine)
+    pieces = run_jobs([job for job, _ in grouped], plan, folder, workers=workers)
+    total = len(found.scanned) + len(found.rejected)
+    used = use(grouped, pieces, found, quarantine)
+    if not len(used.starts):
+        raise nothing_left(quarantine, signal.window)
+    quarantine.check(total, signal.max_quarantined)
+    ids, table = identify(used, annotated, split)
+    manifest = list_files(used, annotated, found, table)
+    check_copies(used, table)
+    check_leaks(ids, manifest)
+    of = used.numbers[used.recording_of]
+    values = window_labels(labels, annotated, source, found.root, of, used.times)
+    window = signal.samples(plan.rate, signal.window, "window")
+    return Prepared(
+        samples=Samples(ids=ids, labels=values, manifest=manifest, quarantine=quarantine),
+        rate=plan.rate,
+        leads=wanted,
+        trial_ids=numbers_of(ids["trial"]),
+        patient_ids=numbers_of(ids["patient"]),
+        recordings=table,
+        recording_of=used.recording_of,
+        times=used.times,
+        store=Store(used.files, used.file[used.recording_of], used.starts, window, len(wanted)),
+        report=report(ids, table, annotated, found, quarantine, source.patient),
+        again=_Again(source, signal, labels, split, cache, workers),
+    )
+
+
+def cache_folder(cache: str | Path | None) -> Path:
+    """The cache folder: as given, else ``DIPTYCH_CACHE``, else below the user's cache folder."""
+    if cache is not None:
+        return Path(cache).expanduser()
+    if own := os.environ.get("DIPTYCH_CACHE"):
+        return Path(own).expanduser() / "biosignals"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "diptych" / "biosignals"
+
+
+def resolve(scanned: list[Scanned], source: Source, signal: Signal) -> tuple[tuple[str, ...], Plan]:
+    """The leads and the rate of the data set, where the config leaves them to the files."""
+    wanted = tuple(signal.leads) if signal.leads else most_frequent([each.header.leads for each in scanned])
+    rate = signal.rate
+    if rate is None:
+        rates: Counter[float] = Counter()
+        for each in scanned:
+            try:
+                own = find_leads(each.header.leads, wanted, signal.aliases)
+            except Unreadable:
+                continue
+            names = [name for name in own if name is not None]
+            if names:
+                rates[max(each.header.rates[each.header.leads.index(name)] for name in names)] += 1
+        if len(rates) > 1:
+            counts = ", ".join(f"{rate:g} Hz ({count})" for rate, count in rates.most_common())
+            raise ConfigError(f"the recordings have different sampling rates: {counts}; set signal.rate")
+        rate = next(iter(rates), scanned[0].header.rates[0])
+    for setting, value in (("band", (signal.band or (None, None))[1]), ("notch", signal.notch)):
+        if value is not None and value >= rate / 2:
+            raise ConfigError(
+                f"signal.{setting}: {value:g} Hz is not below half of the rate ({rate / 2:g} Hz)"
+            )
+    signal.samples(rate, signal.window, "window")
+    if signal.trial_seconds is not None:
+        signal.samples(rate, signal.trial_seconds, "trial_seconds")
+    return wanted, Plan(signal=signal, rate=rate, arrays=source.arrays)
+
+
+def make_jobs(
+    annotated: Annotated, wanted: tuple[str, ...], signal: Signal, found: Scan, quarantine: Quarantine
+) -> list[tuple[Job, list[int]]]:
+    """One job per file with the numbers of its recordings; recordings without the wanted leads are left out."""
+    files: dict[Path, list[tuple[int, tuple[str | None, ...]]]] = defaultdict(list)
+    for number, each in enumerate(annotated.scanned):
+        try:
+            leads = find_leads(each.header.leads, wanted, signal.aliases)
+            _check_leads(leads, wanted, signal, len(each.header.leads))
+        except Unreadable as error:
+            quarantine.add(item_path(each.item, found.root), str(error))
+        else:
+            files[each.item.path].append((number, tuple(leads)))
+    grouped = []
+    for members in files.values():
+        first = annotated.scanned[members[0][0]]
+        digests = [found.checksums[found.relative(file)].sha256 for file in first.item.files]
+        items = tuple(annotated.scanned[number].item for number, _ in members)
+        job = Job(
+            kind=first.kind, items=items, leads=tuple(leads for _, leads in members), digests=tuple(digests)
+        )
+        grouped.append((job, [number for number, _ in members]))
+    return grouped
+
+
+def _check_leads(leads: list[str | None], wanted: tuple[str, ...], signal: Signal, count: int) -> None:
+    missing = [name for name, lead in zip(wanted, leads, strict=True) if lead is None]
+    if len(missing) == len(wanted):
+        raise Unreadable(f"missing leads: none of the {len(wanted)} wanted leads is among its {count}")
+    if signal.leads is None and (missing or count != len(wanted)):
+        raise Unreadable(
+            f"unequal leads: {count} leads, most recordings have {len(wanted)}; set signal.leads to those wanted"
+        )
+    if missing and signal.missing_leads == "reject":
+        raise Unreadable(
+            f"missing leads: {', '.join(missing)} (signal.missing_leads: zero keeps the recording)"
+        )
+
+
+@dataclass(frozen=True)
+class _Again:
+    source: Source
+    signal: Signal
+    labels: Mapping[str, Label]
+    split: Split
+    cache: str | Path | None
+    workers: int | None
+
+    def __call__(self, signal: Signal) -> Prepared:
+        return prepare(self.source, signal, self.labels, self.split, cache=self.cache, workers=self.workers)
