@@ -73,7 +73,8 @@ def contrast(
     fixed = None if isinstance(temperature, Tensor) else float(temperature)
     bounded = similarity == "cosine" and fixed is not None and 1 / fixed <= SAFE_LOGIT
     anchor_ids, key_ids = _ids(anchors), _ids(anchors if keys is None else keys)
-    exclusions = Exclusions(anchor_ids, key_ids, keep_self=keep_self)
+    listed = anchors.z.device.type == "cpu"  # reading a number there makes nothing wait
+    exclusions = Exclusions(anchor_ids, key_ids, keep_self=keep_self, listed=listed)
     grouped = form == "out" and positives == "others"
     with torch.autocast(anchors.z.device.type, enabled=False):
         z = _flat(anchors.z, similarity)
@@ -81,7 +82,7 @@ def contrast(
         dtype = torch.promote_types(z.dtype, k.dtype)
         cuts = plan(z, k.shape[1], bounded=bounded, block=block)
         if grouped and keys is None:
-            found = GroupedPositives(anchor_ids, None)
+            found = GroupedPositives(anchor_ids, None, listed=listed)
             candidates, positive = SelfContrast.apply(  # type: ignore[no-untyped-call]
                 _scaled(z, temperature**-0.5), exclusions, found, cuts
             )
@@ -89,7 +90,7 @@ def contrast(
         else:
             a, k = _scaled(z.to(dtype), temperature**-1.0), k.to(dtype)
             if grouped:
-                found = GroupedPositives(anchor_ids, key_ids)
+                found = GroupedPositives(anchor_ids, key_ids, listed=listed)
                 candidates, positive = CrossContrast.apply(a, k, exclusions, found, cuts)  # type: ignore[no-untyped-call]
                 count = found.count.expand(candidates.shape)
             else:

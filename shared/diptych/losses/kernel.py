@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from diptych.losses.matching import Exclusions, GroupedPositives, Tile
-from diptych.losses.tiles import Plan, finite, log_sum_exp, logits, merge, one_over
+from diptych.losses.tiles import Plan, add_listed, finite, log_sum_exp, logits, merge, one_over, weigh_listed
 
 
 class SelfContrast(torch.autograd.Function):
@@ -32,14 +32,18 @@ class SelfContrast(torch.autograd.Function):
         """Log-sum-exp over candidates and mean positive logit of ``z`` (scopes, n, width): (scopes, n)."""
         with torch.autocast(z.device.type, enabled=False):
             lse = z.new_full(z.shape[:2], -torch.inf)
-            positive = z.new_empty(z.shape[:2])
+            positive = torch.zeros_like(lse)
             buffer, scratch = plan.buffer(z), plan.buffer(z)
             weight = one_over(positives.count, z)
             for chunk in plan.chunks(z.shape[0]):
-                partners = positives.key_sums(z[chunk], chunk)
-                positive[chunk] = torch.einsum("snd,snd->sn", z[chunk], partners)
+                if positives.pairs is None:
+                    positive[chunk] = (z[chunk] * positives.key_sums(z[chunk], chunk)).sum(-1)
                 for tile in plan.triangle(chunk, z.shape[1]):
-                    _accumulate(z, lse, tile, exclusions, plan.bounded, buffer, scratch)
+                    tile_logits = logits(z[chunk, tile.rows], z[chunk, tile.columns], buffer)
+                    exclusions.apply(tile_logits, tile)
+                    if positives.pairs is not None:
+                        add_listed(positive[chunk], tile_logits, tile, positives.pairs, symmetric=True)
+                    _accumulate(lse[chunk], tile_logits, tile, plan.bounded, scratch)
             positive *= weight
         ctx.save_for_backward(z, finite(lse), weight)
         ctx.exclusions, ctx.positives, ctx.plan = exclusions, positives, plan
@@ -52,42 +56,38 @@ class SelfContrast(torch.autograd.Function):
         z, lse, weight = ctx.saved_tensors
         plan, positives = ctx.plan, ctx.positives
         with torch.autocast(z.device.type, enabled=False):
-            grad = torch.empty_like(z)
+            grad = torch.zeros_like(z)
             buffer, scratch = plan.buffer(z), plan.buffer(z)
-            each = (p * weight)[..., None]
+            each = p * weight
             factor = g * (-lse).exp() if plan.bounded else g
             for chunk in plan.chunks(z.shape[0]):
                 part = z[chunk]
-                grad[chunk] = (
-                    positives.key_sums(part, chunk)
-                    .mul_(each[chunk])
-                    .add_(positives.anchor_sums(part * each[chunk], chunk))
-                )
+                if positives.pairs is None:
+                    weights = each[chunk, :, None]
+                    grad[chunk] = positives.key_sums(part, chunk).mul_(weights)
+                    grad[chunk] += positives.anchor_sums(part * weights, chunk)
                 for tile in plan.triangle(chunk, z.shape[1]):
                     _, rows, columns = tile
                     h = logits(part[:, rows], part[:, columns], buffer)
                     ctx.exclusions.apply(h, tile)
                     _symmetric_weights(h, factor[chunk], lse[chunk], tile, plan.bounded, scratch)
+                    if positives.pairs is not None:
+                        weigh_listed(h, each[chunk], tile, positives.pairs, symmetric=True)
                     grad[chunk, rows].baddbmm_(h, part[:, columns])
-                    if columns.start > rows.start:
+                    if tile.above_diagonal:
                         grad[chunk, columns].baddbmm_(h.mT, part[:, rows])
         return grad, None, None, None
 
 
-def _accumulate(
-    z: Tensor, lse: Tensor, tile: Tile, exclusions: Exclusions, bounded: bool, buffer: Tensor, scratch: Tensor
-) -> None:
+def _accumulate(lse: Tensor, tile_logits: Tensor, tile: Tile, bounded: bool, scratch: Tensor) -> None:
     """Add a tile of symmetric logits to the sums of its rows and, above the diagonal, of its columns."""
-    chunk, rows, columns = tile
-    tile_logits = logits(z[chunk, rows], z[chunk, columns], buffer)
-    exclusions.apply(tile_logits, tile)
     if bounded:
         tile_logits.exp_()
-    for at, dim in ((rows, -1), (columns, -2)):
-        if dim == -2 and columns.start == rows.start:
+    for at, dim in ((tile.rows, -1), (tile.columns, -2)):
+        if dim == -2 and not tile.above_diagonal:
             continue
         part = tile_logits.sum(dim).log_() if bounded else log_sum_exp(tile_logits, dim, scratch)
-        merge(lse[chunk, at], part)
+        merge(lse[:, at], part)
 
 
 def _symmetric_weights(h: Tensor, g: Tensor, lse: Tensor, tile: Tile, bounded: bool, scratch: Tensor) -> None:
@@ -116,15 +116,18 @@ class CrossContrast(torch.autograd.Function):
         """Log-sum-exp over candidates and mean positive logit of every anchor, each (scopes, n)."""
         with torch.autocast(anchors.device.type, enabled=False):
             lse = anchors.new_full(anchors.shape[:2], -torch.inf)
-            positive = torch.empty_like(lse)
+            positive = torch.zeros_like(lse)
             buffer, scratch = plan.buffer(anchors), plan.buffer(anchors)
             weight = one_over(positives.count, anchors)
             for chunk in plan.chunks(anchors.shape[0]):
                 a, k = anchors[chunk], keys[chunk]
-                positive[chunk] = torch.einsum("snd,snd->sn", a, positives.key_sums(k, chunk))
+                if positives.pairs is None:
+                    positive[chunk] = (a * positives.key_sums(k, chunk)).sum(-1)
                 for tile in plan.tiles(chunk, a.shape[1], k.shape[1]):
                     tile_logits = logits(a[:, tile.rows], k[:, tile.columns], buffer)
                     exclusions.apply(tile_logits, tile)
+                    if positives.pairs is not None:
+                        add_listed(positive[chunk], tile_logits, tile, positives.pairs)
                     if plan.bounded:
                         part = tile_logits.exp_().sum(-1).log_()
                     else:
@@ -143,17 +146,17 @@ class CrossContrast(torch.autograd.Function):
         plan, positives = ctx.plan, ctx.positives
         to_anchors, to_keys = ctx.needs_input_grad[:2]
         with torch.autocast(anchors.device.type, enabled=False):
-            grad_anchors = torch.empty_like(anchors) if to_anchors else None
-            grad_keys = torch.empty_like(keys) if to_keys else None
+            grad_anchors = torch.zeros_like(anchors) if to_anchors else None
+            grad_keys = torch.zeros_like(keys) if to_keys else None
             buffer = plan.buffer(anchors)
-            each = (p * weight)[..., None]
+            each = p * weight
             factor = (g * (-lse).exp() if plan.bounded else g)[..., None]
             for chunk in plan.chunks(anchors.shape[0]):
                 a, k = anchors[chunk], keys[chunk]
-                if grad_anchors is not None:
-                    grad_anchors[chunk] = positives.key_sums(k, chunk).mul_(each[chunk])
-                if grad_keys is not None:
-                    grad_keys[chunk] = positives.anchor_sums(a * each[chunk], chunk)
+                if positives.pairs is None and grad_anchors is not None:
+                    grad_anchors[chunk] = positives.key_sums(k, chunk).mul_(each[chunk, :, None])
+                if positives.pairs is None and grad_keys is not None:
+                    grad_keys[chunk] = positives.anchor_sums(a * each[chunk, :, None], chunk)
                 for tile in plan.tiles(chunk, a.shape[1], k.shape[1]):
                     _, rows, columns = tile
                     h = logits(a[:, rows], k[:, columns], buffer)
@@ -161,6 +164,8 @@ class CrossContrast(torch.autograd.Function):
                     if not plan.bounded:
                         h.sub_(lse[chunk, rows, None])
                     h.exp_().mul_(factor[chunk, rows])
+                    if positives.pairs is not None:
+                        weigh_listed(h, each[chunk], tile, positives.pairs)
                     if grad_anchors is not None:
                         grad_anchors[chunk, rows].baddbmm_(h, k[:, columns])
                     if grad_keys is not None:

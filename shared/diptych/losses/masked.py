@@ -1,4 +1,4 @@
-"""Anchors against keys whose positives are weighed or ordered one by one, so that each tile needs their mask."""
+"""Anchors against keys whose positives are weighed or ordered one by one: each tile needs their mask."""
 
 from __future__ import annotations
 

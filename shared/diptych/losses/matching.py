@@ -21,6 +21,16 @@ class Tile(NamedTuple):
     rows: slice
     columns: slice
 
+    @property
+    def above_diagonal(self) -> bool:
+        """Tiles of symmetric logits are cut alike in both directions, so they start on it, above or below."""
+        return bool(self.columns.start > self.rows.start)
+
+    @property
+    def below_diagonal(self) -> bool:
+        """See :attr:`above_diagonal`."""
+        return bool(self.columns.start < self.rows.start)
+
 
 class Ids(NamedTuple):
     """The ids of one set of rows, each (scopes, n) or (1, n)."""
@@ -49,46 +59,32 @@ def _rank(ids: Tensor) -> Tensor:
     return torch.empty_like(ids).scatter_(-1, order, steps.cumsum(-1))
 
 
-class Exclusions:
-    """Sets the logits of pairs that are never compared to -inf: same row id, or another scope id."""
+class Pairs:
+    """Pairs (i, j) of an anchor and a key that all scopes share, looked up by tile.
 
-    def __init__(self, anchors: Ids, keys: Ids, *, keep_self: bool) -> None:
-        self._anchors, self._keys, self._keep_self = anchors, keys, keep_self
-        # The pairs of one row id are few (usually the diagonal), and a mask over a tile costs as much as its
-        # matrix product. Where reading a number does not make a device wait, they are listed instead.
-        shared = anchors.row.shape[0] == keys.row.shape[0] == 1 and anchors.scope is None
-        self._listed = shared and anchors.row.device.type == "cpu" and not keep_self
-        self._by_tile: dict[tuple[int, int, int, int], Tensor] = {}
-        if self._listed:
-            self._pairs = _equal_pairs(anchors.row[0], keys.row[0])
+    For pairs that are few: a mask over a tile costs as much as the tile's matrix product. ``i`` is ascending.
+    Where they are many or counting them would make a device wait, masks or sums per group serve instead.
+    """
 
-    def apply(self, logits: Tensor, tile: Tile) -> None:
-        """Fill ``logits`` (scopes, rows, columns) of one tile in place."""
-        if self._listed:
-            places = self._places(tile)
-            if places.numel():
-                logits.flatten(1).index_fill_(1, places, -torch.inf)
-            return
-        if not self._keep_self:
-            logits.masked_fill_(_across(torch.eq, self._anchors.row, self._keys.row, tile), -torch.inf)
-        if self._anchors.scope is not None and self._keys.scope is not None:
-            logits.masked_fill_(_across(torch.ne, self._anchors.scope, self._keys.scope, tile), -torch.inf)
+    def __init__(self, i: Tensor, j: Tensor) -> None:
+        self._i, self._j = i, j
+        self._by_tile: dict[tuple[int, int, int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
-    def _places(self, tile: Tile) -> Tensor:
-        """Where the listed pairs lie in the flattened tile; the same for every scope, so made once."""
+    def inside(self, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+        """The tile's pairs: their places in a flattened scope of the tile, their anchors, their keys."""
         rows, columns = tile.rows, tile.columns
         at = (rows.start, rows.stop, columns.start, columns.stop)
         if at not in self._by_tile:
-            i, j = self._pairs
-            low, high = torch.searchsorted(i, torch.tensor([rows.start, rows.stop])).tolist()
-            i, j = i[low:high] - rows.start, j[low:high] - columns.start
-            width = columns.stop - columns.start
-            inside = (j >= 0) & (j < width)
-            self._by_tile[at] = i[inside] * width + j[inside]
+            low, high = torch.searchsorted(self._i, torch.tensor([rows.start, rows.stop])).tolist()
+            i, j = self._i[low:high], self._j[low:high]
+            inside = (j >= columns.start) & (j < columns.stop)
+            i, j = i[inside], j[inside]
+            places = (i - rows.start) * (columns.stop - columns.start) + (j - columns.start)
+            self._by_tile[at] = places, i, j
         return self._by_tile[at]
 
 
-def _equal_pairs(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def equal_pairs(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """All (i, j) with left[i] == right[j], ordered by i."""
     ordered, order = right.sort()
     first = torch.searchsorted(ordered, left)
@@ -96,6 +92,33 @@ def _equal_pairs(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     i = torch.arange(len(left)).repeat_interleave(times)
     nth = torch.arange(len(i)) - (times.cumsum(0) - times).repeat_interleave(times)
     return i, order[first.repeat_interleave(times) + nth]
+
+
+class Exclusions:
+    """Sets the logits of pairs that are never compared to -inf: same row id, or another scope id."""
+
+    def __init__(self, anchors: Ids, keys: Ids, *, keep_self: bool, listed: bool) -> None:
+        self._anchors, self._keys, self._keep_self = anchors, keys, keep_self
+        self._pairs = None
+        if (
+            listed
+            and not keep_self
+            and anchors.scope is None
+            and anchors.row.shape[0] == keys.row.shape[0] == 1
+        ):
+            self._pairs = Pairs(*equal_pairs(anchors.row[0], keys.row[0]))
+
+    def apply(self, logits: Tensor, tile: Tile) -> None:
+        """Fill ``logits`` (scopes, rows, columns) of one tile in place."""
+        if self._pairs is not None:
+            places, _, _ = self._pairs.inside(tile)
+            if len(places):
+                logits.flatten(1).index_fill_(1, places, -torch.inf)
+            return
+        if not self._keep_self:
+            logits.masked_fill_(_across(torch.eq, self._anchors.row, self._keys.row, tile), -torch.inf)
+        if self._anchors.scope is not None and self._keys.scope is not None:
+            logits.masked_fill_(_across(torch.ne, self._anchors.scope, self._keys.scope, tile), -torch.inf)
 
 
 def _across(compare: object, left: Tensor, right: Tensor, tile: Tile) -> Tensor:
@@ -127,10 +150,11 @@ class MaskedPositives:
 class GroupedPositives:
     """Sums over each row's positives as (sum of its group) - (sum of its group under its own row id).
 
-    ``count`` (scopes or 1, n) is how many positives each anchor has; 0 for group -1.
+    ``count`` (scopes or 1, n) is how many positives each anchor has; 0 for group -1. ``pairs`` lists them
+    where they are few.
     """
 
-    def __init__(self, anchors: Ids, keys: Ids | None) -> None:
+    def __init__(self, anchors: Ids, keys: Ids | None, *, listed: bool) -> None:
         both = anchors if keys is None else _joined(anchors, keys)
         scope = [] if both.scope is None else [both.scope]
         group, row = torch.broadcast_tensors(both.group, both.row)  # type: ignore[no-untyped-call]
@@ -139,15 +163,23 @@ class GroupedPositives:
         ranks = dense_rank(group, *scope), dense_rank(group, *scope, row)
         self._anchor_ranks = ranks[0][:, :n], ranks[1][:, :n]
         self._key_ranks = self._anchor_ranks if keys is None else (ranks[0][:, n:], ranks[1][:, n:])
-        ones = torch.ones_like(self._key_ranks[0])
-        per_rank = [
-            torch.zeros_like(rank).scatter_add_(-1, of, ones)
-            for rank, of in zip(ranks, self._key_ranks, strict=True)
-        ]
         of_group, of_row = (
-            total.gather(-1, rank) for total, rank in zip(per_rank, self._anchor_ranks, strict=True)
+            torch.zeros_like(rank).scatter_add_(-1, of, torch.ones_like(of)).gather(-1, own)
+            for rank, of, own in zip(ranks, self._key_ranks, self._anchor_ranks, strict=True)
         )
         self.count = torch.where(group[:, :n] >= 0, of_group - of_row, 0)
+        self.pairs: Pairs | None = None
+        if listed and len(group) == 1:
+            has = self.count[0] > 0
+            if int(of_group[0][has].sum()) <= 8 * self._ranks:
+                self.pairs = self._listed(has.nonzero()[:, 0])
+
+    def _listed(self, anchors: Tensor) -> Pairs:
+        """The pairs of these anchors, which have positives."""
+        groups, rows = self._anchor_ranks[0][0, anchors], self._anchor_ranks[1][0, anchors]
+        i, j = equal_pairs(groups, self._key_ranks[0][0])
+        positive = rows[i] != self._key_ranks[1][0, j]
+        return Pairs(anchors[i[positive]], j[positive])
 
     def key_sums(self, keys: Tensor, scopes: slice) -> Tensor:
         """For every anchor the sum of its positive keys: (scopes, m, width) to (scopes, n, width)."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diptych.losses.matching import Tile
+from diptych.losses.matching import Pairs, Tile
 
 # Logits of a tile: 1 MB of float32 stays in a core's cache; an accelerator wants fewer, larger products.
 CPU_TILE = 2**18
@@ -39,7 +39,7 @@ class Plan(NamedTuple):
 
     def triangle(self, chunk: slice, n: int) -> Iterator[Tile]:
         """The tiles on and above the diagonal of symmetric logits."""
-        return (tile for tile in self.tiles(chunk, n, n) if tile.columns.start >= tile.rows.start)
+        return (tile for tile in self.tiles(chunk, n, n) if not tile.below_diagonal)
 
     def buffer(self, like: Tensor) -> Tensor:
         """Room for one tile."""
@@ -91,3 +91,28 @@ def finite(lse: Tensor) -> Tensor:
 def one_over(count: Tensor, like: Tensor) -> Tensor:
     """1 / count, and 0 for anchors without positives."""
     return torch.where(count > 0, 1 / count.clamp(min=1).to(like.dtype), 0.0)
+
+
+def add_listed(
+    positive: Tensor, tile_logits: Tensor, tile: Tile, pairs: Pairs, *, symmetric: bool = False
+) -> None:
+    """Add the logits of a tile's listed pairs to their anchors, ``positive`` (scopes, n).
+
+    Of symmetric logits a tile above the diagonal stands for its mirror image too.
+    """
+    places, i, j = pairs.inside(tile)
+    if len(places):
+        found = tile_logits.flatten(1).index_select(1, places)
+        positive.index_add_(1, i, found)
+        if symmetric and tile.above_diagonal:
+            positive.index_add_(1, j, found)
+
+
+def weigh_listed(h: Tensor, weight: Tensor, tile: Tile, pairs: Pairs, *, symmetric: bool = False) -> None:
+    """Add each listed pair's weight, that of its anchor in ``weight`` (scopes, n), to its place in ``h``."""
+    places, i, j = pairs.inside(tile)
+    if len(places):
+        weights = weight.index_select(1, i)
+        if symmetric:
+            weights += weight.index_select(1, j)
+        h.flatten(1).index_add_(1, places, weights)
