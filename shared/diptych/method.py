@@ -16,6 +16,14 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
 
 
+class MethodBuilder(Protocol):
+    """How an encoder is pretrained, as a config names it: a class whose instances make the method."""
+
+    def __call__(
+        self, encoder: nn.Module, optimizer: OptimizerFactory, schedule: ScheduleFactory | None
+    ) -> Method: ...
+
+
 class Encode(Protocol):
     """Turns a batch into encoded views: an ``nn.Module`` that holds the encoder and what follows it."""
 
