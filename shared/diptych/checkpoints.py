@@ -8,7 +8,7 @@ import signal
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -38,19 +38,18 @@ class AtomicCheckpoints(CheckpointIO):
     ) -> None:
         """Raises UserError when the disk is full or the folder not writable; the checkpoint there stays."""
         try:
-            with replacing(path) as partial:
-                with partial.open("wb") as file:
-                    watched = _Watched(file)
-                    torch.save(checkpoint, watched)
-                    if watched.error is not None:
-                        raise watched.error
+            with replacing(path) as partial, partial.open("wb") as file:
+                watched = _Watched(file)
+                torch.save(checkpoint, cast(BinaryIO, watched))
+                if watched.error is not None:
+                    raise watched.error
             _synchronise_folder(Path(path).parent)
         except OSError as error:
             there = Path(path).exists()
             kept = "the checkpoint before it is kept" if there else "there is none before it"
             raise UserError(
-                f"the checkpoint {path} could not be written ({error.strerror}); {kept}. Make room or make the "
-                f"folder writable, then {'resume this run (--resume RUN)' if there else 'start again'}"
+                f"the checkpoint {path} could not be written ({error.strerror}); {kept}. Make room or "
+                f"make the folder writable, then {'resume this run' if there else 'start again'}"
             ) from error
 
     def load_checkpoint(
@@ -58,7 +57,9 @@ class AtomicCheckpoints(CheckpointIO):
     ) -> dict[str, Any]:
         """Raises UserError when the file is missing, torn or holds more than tensors and plain values."""
         if not Path(path).is_file():
-            raise UserError(f"there is no checkpoint at {path}; the run ended before its first one, so start anew")
+            raise UserError(
+                f"there is no checkpoint at {path}; the run ended before its first one, so start anew"
+            )
         try:
             state: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:
@@ -74,7 +75,7 @@ class AtomicCheckpoints(CheckpointIO):
 
 
 class _Watched:
-    """Keeps the first error of a file and lets torch's writer finish; it cannot be stopped half-way cleanly."""
+    """Keeps the first error of a file and lets torch's writer finish: it cannot be stopped half-way."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -111,8 +112,7 @@ def random_states() -> dict[str, Any]:
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), int(position), int(has_gauss)]
-        + [float(cached)],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],
         "python": [version, torch.tensor(internal, dtype=torch.int64), gauss],
     }
 
@@ -160,7 +160,7 @@ class Checkpoints(Callback):
         self.keep_every = keep_every
         self.saved_at = 0  # the step of the last checkpoint
         self._asked = False
-        self._before: dict[int, Any] = {}
+        self._before: dict[signal.Signals, Any] = {}
         self._random: dict[str, Any] | None = None
 
     @property
@@ -227,8 +227,8 @@ class Checkpoints(Callback):
         assert isinstance(pl_module, Pretrainer)
         if checkpoint["manifest"] != self.digest:
             raise DataError(
-                f"the checkpoint was trained on the data with digest {checkpoint['manifest']}, and the data here "
-                f"have digest {self.digest}; resume with the same files, or start a new run"
+                f"the checkpoint was trained on the data with digest {checkpoint['manifest']}, and the data "
+                f"here have digest {self.digest}; resume with the same files, or start a new run"
             )
         self.loader.start(pl_module.epoch, pl_module.batch)
         self.saved_at = pl_module.step

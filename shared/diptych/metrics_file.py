@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from diptych.data.atomic import replacing
 from diptych.errors import UserError
@@ -60,8 +60,8 @@ class MetricsFile(Logger):
                     csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(row)
         except OSError as error:
             raise UserError(
-                f"{self.path} could not be written ({error.strerror}); make room or make the folder writable, "
-                "then resume this run"
+                f"{self.path} could not be written ({error.strerror}); make room or make the folder "
+                "writable, then resume this run"
             ) from error
         self.rows += 1
 
@@ -70,13 +70,15 @@ class MetricsFile(Logger):
         """Keeps the first rows only; a last row torn by a kill goes with the others."""
         if not self.path.exists():
             if rows:
-                raise UserError(f"{self.path} is gone, and the checkpoint says it had {rows} rows; start anew")
+                raise UserError(
+                    f"{self.path} is gone, and the checkpoint says it had {rows} rows; start anew"
+                )
             return
         columns, present = _read(self.path)
         if len(present) < rows:
             raise UserError(
-                f"{self.path} has {len(present)} rows and had {rows} at the checkpoint; it was changed since. "
-                "Put it back, or start anew"
+                f"{self.path} has {len(present)} rows and had {rows} at the checkpoint; it was changed "
+                "since. Put it back, or start anew"
             )
         self.columns, self.rows = columns, rows
         _write(self.path, columns, present[:rows])

@@ -191,12 +191,15 @@ class Pretrainer(LightningModule):
         for logger in self.loggers:
             logger.log_metrics({"epoch": self.trainer.current_epoch, **row}, self.step)
 
-    def check_losses(self) -> None:
-        """Raises UserError when a term was not finite at some step since the start."""
+    def check_losses(self, together: bool = True) -> None:
+        """Raises UserError when a term was not finite at some step since the start.
+
+        In a distributed run all processes look together, or this one for itself.
+        """
         if self._failed is None:
             return
         failed = self._failed.clone()
-        if self.trainer.world_size > 1:
+        if together and self.trainer.world_size > 1:
             torch.distributed.all_reduce(failed, torch.distributed.ReduceOp.MIN)
         steps = failed.tolist()
         if min(steps) < NEVER:
@@ -205,7 +208,8 @@ class Pretrainer(LightningModule):
             raise UserError(
                 f"the loss is not finite (NaN or infinite) from step {min(steps)} on: {', '.join(names)}; "
                 "the last checkpoint is from before. Lower the learning rate, clip gradients "
-                "(gradient_clip: 1.0), use precision 32-true or bf16-mixed, or look for extreme values in the data"
+                "(gradient_clip: 1.0), use precision 32-true or bf16-mixed, or look for extreme values in "
+                "the data"
             )
 
     def check_weights(self) -> None:
@@ -216,8 +220,8 @@ class Pretrainer(LightningModule):
             names = [name for name, each in self.method.parts.named_parameters() if not each.isfinite().all()]
             raise UserError(
                 f"after step {self.step} the weights are not finite (NaN or infinite): {', '.join(names[:3])}"
-                f"{' and others' if len(names) > 3 else ''}; no checkpoint was written. Lower the learning rate "
-                "or clip gradients (gradient_clip: 1.0)"
+                f"{' and others' if len(names) > 3 else ''}; no checkpoint was written. Lower the learning "
+                "rate or clip gradients (gradient_clip: 1.0)"
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -238,8 +242,8 @@ class Pretrainer(LightningModule):
         report = compare_weights(self.state_dict(), checkpoint["state_dict"])
         if report or state["names"] != self._names:
             raise UserError(
-                "the checkpoint was written with another configuration; resume with the config.yaml of its run. "
-                + (report or f"It trains {state['names']}, this configuration {self._names}")
+                "the checkpoint was written with another configuration; resume with the config.yaml of its "
+                "run. " + (report or f"It trains {state['names']}, this configuration {self._names}")
             )
         self.step, self.epoch, self.batch = state["step"], state["epoch"], state["batch"]
         self._count, self.latest = state["count"], dict(state["latest"])

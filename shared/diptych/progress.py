@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from diptych.pretrainer import Pretrainer
 

@@ -44,7 +44,7 @@ class Run:
         for text, what in ((domain, "domain"), (name, "run name")):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
                 raise ConfigError(
-                    f"the {what} {text!r} becomes part of a folder's name; use letters, digits, '-', '_' and '.'"
+                    f"the {what} {text!r} becomes part of a folder's name; use letters, digits and - _ ."
                 )
         if not leads():
             return Run(Path(os.environ.get(FOLLOW, Path(root) / f"{domain}-{name}")))

@@ -61,7 +61,9 @@ class WarmupCosine(LRScheduler):
         return [rate * self.factor(self.last_epoch) for rate in self.base_lrs]
 
 
-def build_schedule(factory: Callable[..., LRScheduler], optimizer: Optimizer, total_steps: int) -> LRScheduler:
+def build_schedule(
+    factory: Callable[..., LRScheduler], optimizer: Optimizer, total_steps: int
+) -> LRScheduler:
     """Calls a schedule factory, with ``total_steps`` if it takes that and was not given one.
 
     Raises ConfigError for a schedule that follows a metric: pretraining has none to follow at each step.

@@ -44,7 +44,7 @@ class TrainerOptions:
         checkpoint_every: steps between checkpoints; by default one at the end of every epoch.
         keep_every: epochs whose checkpoint is kept under its own name; by default only the last is kept.
         log_every: steps between rows of metrics.csv; each row holds the means since the last.
-        progress: "auto" draws a bar on a terminal and writes one line an epoch elsewhere, on stderr; or "off".
+        progress: "auto" draws a bar on a terminal and writes a line an epoch elsewhere (stderr), or "off".
         deterministic: refuse operations that give other numbers each time (on GPUs).
     """
 
@@ -75,14 +75,22 @@ class TrainerOptions:
             raise ConfigError("; ".join(wrong))
 
     def total_steps(self, batches_per_epoch: int) -> int:
-        """Optimiser steps of the whole training: the last group of an epoch may be smaller than the others."""
+        """Optimiser steps of the whole training; an epoch ends with a step, of fewer batches if need be."""
         each = -(-batches_per_epoch // self.accumulate)
         epochs = 100 if self.max_epochs is None and self.max_steps is None else self.max_epochs
         bounds = [] if epochs is None else [epochs * each]
         return min([*bounds, *([] if self.max_steps is None else [self.max_steps])])
 
 
-_COUNTS = ("max_epochs", "max_steps", "num_nodes", "accumulate", "checkpoint_every", "keep_every", "log_every")
+_COUNTS = (
+    "max_epochs",
+    "max_steps",
+    "num_nodes",
+    "accumulate",
+    "checkpoint_every",
+    "keep_every",
+    "log_every",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +297,11 @@ class _MetricsRows(Callback):
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Silences Lightning's banners and the few warnings that do not apply here, and nothing else."""
-    names = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch")
+    names = (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.rank_zero",
+        "lightning.pytorch",
+    )
     levels = {name: logging.getLogger(name).level for name in names}
     try:
         for name in names:
@@ -299,6 +311,8 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             # a teacher or a frozen branch is in evaluation mode on purpose
             warnings.filterwarnings("ignore", message="Found .* module\\(s\\) in eval mode.*")
+            # our loader is: Checkpoints tells it where to start
+            warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
             # Lightning 2.6 calls what torch 2.13 deprecates
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
             # which weights a phase leaves unused is the method's affair

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from diptych.data.atomic import replacing
 from diptych.errors import UserError
 
+METADATA = "diptych"  # one key: with several, safetensors writes them in another order each time
 COUNTERS = {"n_averaged"}  # of torch.optim.swa_utils.AveragedModel: a number of updates, no weight
 
 
@@ -27,7 +29,7 @@ def save_encoder(module: nn.Module, path: str | Path, metadata: Mapping[str, str
             tensors[name] = tensor.clone()
         seen[tensor.data_ptr()] = name
     with replacing(path) as partial:
-        save_file(tensors, partial, metadata={"format": "pt", **(metadata or {})})
+        save_file(tensors, partial, metadata={METADATA: json.dumps(metadata or {}, sort_keys=True)})
 
 
 def load_encoder(module: nn.Module, path: str | Path) -> None:
@@ -53,7 +55,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there is no file of weights at {path}; give a .safetensors file or a torch checkpoint")
+        raise UserError(
+            f"there is no file of weights at {path}; give a .safetensors file or a torch checkpoint"
+        )
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:
@@ -84,7 +88,9 @@ def _plain_state(content: Any, path: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, tensor in content.items():
         if not isinstance(tensor, Tensor):
-            raise UserError(f"{path} holds {name!r} of type {type(tensor).__name__} where a tensor is expected")
+            raise UserError(
+                f"{path} holds {name!r} of type {type(tensor).__name__} where a tensor is expected"
+            )
         if name in COUNTERS:
             continue
         state[str(name).removeprefix("module.")] = tensor
@@ -92,9 +98,9 @@ def _plain_state(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The text stored beside the weights of a safetensors file."""
+    """The text that :func:`save_encoder` stored beside the weights; {} in files of others."""
     with safe_open(Path(path), framework="pt") as file:
-        return dict(file.metadata() or {})
+        return dict(json.loads((file.metadata() or {}).get(METADATA, "{}")))
 
 
 def compare_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], listed: int = 5) -> str:

@@ -93,8 +93,8 @@ class ShuffledBatches:
         _check_batch_size(batch_size)
         if drop_last and len(self.indices) < batch_size:
             raise ConfigError(
-                f"batch size {batch_size} with only {len(self.indices)} samples and drop_last leaves no batch; "
-                f"set a batch size of at most {len(self.indices)}"
+                f"batch size {batch_size} with only {len(self.indices)} samples and drop_last leaves no "
+                f"batch; set a batch size of at most {len(self.indices)}"
             )
 
     def batches(self, epoch: int) -> list[Indices]:
@@ -148,7 +148,7 @@ class _Fetches(Dataset[Any]):
         self.transform = transform
 
     def __getitem__(self, draw: Draw) -> Views:
-        with seeded(draw):
+        with seeded(int(draw.keys()[0])):
             if self.collate is None:
                 views: Views = self.dataset.batch(draw.indices)
             else:
@@ -157,15 +157,17 @@ class _Fetches(Dataset[Any]):
 
 
 @contextmanager
-def seeded(draw: Draw) -> Iterator[None]:
-    """Seeds the global generators of torch, NumPy and Python from the draw, and restores them afterwards.
+def seeded(key: int, devices: Sequence[torch.device] = ()) -> Iterator[None]:
+    """Seeds the global generators of torch, NumPy and Python for a block, and restores them afterwards.
 
     A dataset that uses a global generator thus gives the same samples with any number of workers and after
     any interruption, and the training's own random numbers do not depend on who loads the data.
+    ``devices`` are accelerators whose generators are restored too.
     """
-    key = int(draw.keys()[0]) if len(draw.indices) else 0
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=[]):
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    accelerators = [device for device in devices if device.type != "cpu"]
+    kind = accelerators[0].type if accelerators else "cuda"
+    with torch.random.fork_rng(devices=accelerators, device_type=kind):
         torch.default_generator.manual_seed(key >> 1)  # torch takes 63 bits
         np.random.seed(key & 0xFFFFFFFF)  # noqa: NPY002  (it is the global generator that is meant)
         random.seed(key)
@@ -245,8 +247,8 @@ class ResumableLoader(DataLoader[Any]):
     ) -> None:
         if collate is None and not isinstance(dataset, BatchDataset):
             raise TypeError(
-                f"{type(dataset).__name__} has no batch(indices) method; give a collate function with a dataset "
-                "that is indexed sample by sample"
+                f"{type(dataset).__name__} has no batch(indices) method; give a collate function with a "
+                "dataset that is indexed sample by sample"
             )
         self.plan = plan
         self.position = _Position(plan, shared)
