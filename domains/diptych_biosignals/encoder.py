@@ -4,9 +4,9 @@ Source: Wang et al. 2023, "Contrast Everything: A Hierarchical Contrastive Frame
 (COMET); the architecture is that of Yue et al. 2022 (TS2Vec). Layout and names of the parameters are those of
 the released checkpoints, which therefore load as they are.
 
-Letters: n windows, T time steps, C channels, H hidden units. Inside the stack maps are **time-major**, (T, n, H):
-the steps that a tap at offset o reaches are then one contiguous block of rows, and a dilated convolution is a sum
-of plain matrix products
+Letters: n windows, T time steps, C channels, H hidden units. Inside the stack maps are **time-major**, (T, n,
+H): the steps that a tap at offset o reaches are then one contiguous block of rows, and a dilated convolution
+is a sum of plain matrix products
 
     y[t] = bias + sum_k W_k x[t + o_k],    o_k = (k - kernel // 2) * dilation,    0 <= t + o_k < T
 
@@ -45,7 +45,7 @@ def live_taps(kernel: int, dilation: int, steps: int) -> Iterator[Tap]:
 
 
 def add_convolution(y: Tensor, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """Adds to y (T, n, O) the time-major ``conv1d`` of x (T, n, I) with weight (O, I, kernel), zero padded."""
+    """Adds to y (T, n, O) the time-major ``conv1d`` of x (T, n, I) with weight (O, I, kernel)."""
     taps = weight.permute(2, 1, 0).contiguous()  # (kernel, I, O)
     for tap in live_taps(weight.shape[2], dilation, x.shape[0]):
         y[tap.target].flatten(0, 1).addmm_(x[tap.source].flatten(0, 1), taps[tap.k])
@@ -168,7 +168,8 @@ def draw_keep(
     """A boolean dropout mask (True = keep) and the factor 1/(1 - p) that goes with it.
 
     p is rounded to 1/65536, and the factor belongs to the rounded p, so that the mean is kept exactly: four
-    16-bit numbers come out of every random word, which is ten times faster than one Bernoulli draw an element.
+    16-bit numbers come out of every random word, which is ten times faster than one Bernoulli draw an
+    element.
     """
     threshold = min(round(p * 65536), 65535)
     count = int(torch.Size(shape).numel())
@@ -236,8 +237,8 @@ class DilatedEncoder(nn.Module):
 
     A linear map of each step to ``hidden`` units, an optional mask on these, ``depth`` + 1 dilated residual
     blocks (dilations 1, 2, ..., 2^depth) of which the last widens to ``width``, and dropout on the result.
-    Outputs and gradients equal those of ``conv1d`` modules of the same weights; taps that only read padding cost
-    nothing and get a gradient of zeros (not None, so that weight decay treats them as it would have).
+    Outputs and gradients equal those of ``conv1d`` modules of the same weights; taps that only read padding
+    cost nothing and get a gradient of zeros (not None, so that weight decay treats them as it would have).
 
     Nothing is masked unless a mask is given, in training as in evaluation. (The released code masks half of
     the steps in training mode by default, also during fine-tuning; see ``finetune.py``.)
@@ -270,14 +271,16 @@ class DilatedEncoder(nn.Module):
         self.feature_extractor = DilatedStack(hidden, width, depth, kernel)
 
     def trunk(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Everything before the dropout: x (n, T, C), mask (n, T) or (n, T, H) with True = keep -> (T, n, width).
+        """Everything before the dropout: x (n, T, C), mask (n, T) or (n, T, H) with True = keep -> (T, n,
+        width).
 
         Raises DataError when x is not (n, T, C) with this encoder's number of channels.
         """
         if x.ndim != 3 or x.shape[2] != self.channels or x.shape[1] == 0:
             raise DataError(
                 f"this encoder takes windows of shape (n, time steps, {self.channels} channels), got "
-                f"{tuple(x.shape)}; select the leads it was built for, or build it with channels={x.shape[-1]}"
+                f"{tuple(x.shape)}; select the leads it was built for, or build it with "
+                f"channels={x.shape[-1]}"
             )
         device = x.device.type
         dtype = (
@@ -301,7 +304,7 @@ class DilatedEncoder(nn.Module):
 
     @staticmethod
     def encoded(z: Tensor) -> Encoded:
-        """A time-major map (T, n, width) as whole = its maximum over time and grid = (n, width, T), a view."""
+        """A time-major map (T, n, width) as whole, its maximum over time, and grid (n, width, T), a view."""
         return Encoded(whole=z.amax(0), grid=z.permute(1, 2, 0))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Encoded:

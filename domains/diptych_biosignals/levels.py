@@ -1,18 +1,19 @@
 """COMET's four levels of contrast as objectives: observation, sample, trial and patient.
 
-Source: Wang et al. 2023, "Contrast Everything" (COMET), as their released code computes them. Every level is a
-case of the core's one kernel:
+Source: Wang et al. 2023, "Contrast Everything" (COMET), as their released code computes them. Every level is
+a case of the core's one kernel:
 
 =============  =========================  ====================  ==============================================
 level          rows of a scope            positives             logits
 =============  =========================  ====================  ==============================================
 observation    2T steps of one window     same time step        dot product, every scale of time
 sample         2B windows at one step     same window           dot product, every scale of time
-trial          B windows, other view's B  same trial, later     mean over channels of the cosine along time / 0.1
-patient        the same                   same patient, later   the same
+trial          B windows, other view's B  same trial, later     mean over channels of the cosine along time /
+0.1 patient        the same                   same patient, later   the same
 =============  =========================  ====================  ==============================================
 
-Letters: B windows of the batch, T time steps, K width. Maps are time-major, (T, B, K), as the encoder makes them.
+Letters: B windows of the batch, T time steps, K width. Maps are time-major, (T, B, K), as the encoder makes
+    them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from diptych.distributed import gather, processes, row_counts
+from diptych.distributed import gather_rows, processes, row_counts
 from diptych.errors import DataError
 from diptych.losses.contrast import contrast, mean_over_anchors, mean_over_pairs
 from diptych.types import Encoded, Rows, Views
@@ -38,8 +39,8 @@ def time_major(view: Encoded) -> Tensor:
     """The grid (B, K, T) of a view as (T, B, K)."""
     if view.grid is None or view.grid.ndim != 3:
         raise DataError(
-            "COMET's levels contrast time steps and need an encoder whose grid is (windows, width, time steps), "
-            f"got {None if view.grid is None else tuple(view.grid.shape)}; use DilatedEncoder"
+            "COMET's levels contrast time steps and need an encoder whose grid is (windows, width, time "
+            f"steps), got {None if view.grid is None else tuple(view.grid.shape)}; use DilatedEncoder"
         )
     return view.grid.permute(2, 0, 1)
 
@@ -79,8 +80,8 @@ def mean_over_scales(one_scale: Callable[[Tensor], Tensor], z: Tensor) -> Tensor
     """
     if len(z) < 2:
         raise DataError(
-            f"COMET's observation and sample levels need windows of at least 2 time steps, got {len(z)}; use longer "
-            "windows, or set the weights of these two levels to 0"
+            f"COMET's observation and sample levels need windows of at least 2 time steps, got {len(z)}; use "
+            "longer windows, or set the weights of these two levels to 0"
         )
     losses = [one_scale(z)]
     while len(z) // 2 > 1:
@@ -92,8 +93,8 @@ def mean_over_scales(one_scale: Callable[[Tensor], Tensor], z: Tensor) -> Tensor
 def observation_loss(z: Tensor) -> Tensor:
     """One scale of the observation level for both views stacked, (T, 2, B, K).
 
-    mean over windows b and the 2T vectors V_bm of [ logsumexp_{n != m} <V_bm, V_bn> - <V_bm, V_b,pos(m)> ], where
-    pos(m) is the same step of the other view.
+    mean over windows b and the 2T vectors V_bm of [ logsumexp_{n != m} <V_bm, V_bn> - <V_bm, V_b,pos(m)> ],
+    where pos(m) is the same step of the other view.
     """
     steps, _, windows, width = z.shape
     rows = z.permute(2, 1, 0, 3).reshape(windows, 2 * steps, width)
@@ -105,8 +106,8 @@ def observation_loss(z: Tensor) -> Tensor:
 def sample_loss(z: Tensor, positions: Tensor, windows: int) -> Tensor:
     """One scale of the sample level for both views stacked, (T, 2, B, K).
 
-    mean over steps t and the 2B vectors W_tm of [ logsumexp_{n != m} <W_tm, W_tn> - <W_tm, W_t,pos(m)> ], where
-    pos(m) is the same window in the other view. Windows of all processes are compared.
+    mean over steps t and the 2B vectors W_tm of [ logsumexp_{n != m} <W_tm, W_tn> - <W_tm, W_t,pos(m)> ],
+    where pos(m) is the same window in the other view. Windows of all processes are compared.
 
     Args:
         positions: (B,) place of each window in the batch of all processes.
@@ -114,41 +115,44 @@ def sample_loss(z: Tensor, positions: Tensor, windows: int) -> Tensor:
     """
     group = positions.repeat(2)
     anchors = Rows(z.flatten(1, 2), group, torch.cat([positions, positions + windows]))
-    keys = None
-    if processes() > 1:
-        counts = [2 * count for count in row_counts(len(positions), z.device)]
-        keys = Rows(*(gather(part, dim, counts) for part, dim in zip(anchors[:3], (-2, -1, -1), strict=True)))
+    gathered = gather_rows(anchors)
+    keys = None if gathered is anchors else gathered
     return mean_over_anchors(contrast(anchors, keys, temperature=1.0, similarity="dot"))
 
 
 class _UnitInTime(torch.autograd.Function):
-    """Every channel divided by its norm along time, then every window by the norm of all its channels."""
+    """Every channel divided by its norm along time, then every window by the norm of all its channels.
+
+    The second norm counts the channels that are not zero, so it has no gradient of its own.
+    """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, factor: float) -> Tensor:
         norm = torch.linalg.vector_norm(z, dim=0)  # (B, K)
         clamped = norm.clamp_min(1e-12)
         length = torch.linalg.vector_norm(norm / clamped, dim=1, keepdim=True).clamp_min(1e-12)  # (B, 1)
-        unit = z / clamped
-        ctx.save_for_backward(unit, clamped, length)
-        ctx.factor = factor
-        return (unit * (factor / length)).transpose(0, 1).flatten(1)
+        scale = (factor / (clamped * length)).unsqueeze(1)
+        u = z.new_empty(z.shape[1], z.shape[0], z.shape[2])
+        torch.mul(z.transpose(0, 1), scale, out=u)
+        ctx.save_for_backward(u, scale, (length / factor).square_().unsqueeze(1))
+        return u.flatten(1)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        unit, clamped, length = ctx.saved_tensors
-        grad = grad.view(unit.shape[1], unit.shape[0], -1).transpose(0, 1)
-        along = (grad * unit).sum(0)
-        out = torch.addcmul(grad, unit, along, value=-1)
-        return out.mul_(ctx.factor / (clamped * length)), None
+        u, scale, square = ctx.saved_tensors  # (B, T, K), (B, 1, K), (B, 1, 1)
+        grad = grad.view(u.shape)
+        out = grad * u
+        along = out.sum(1, keepdim=True).mul_(square)
+        torch.addcmul(grad, u, along, value=-1, out=out).mul_(scale)
+        return out.transpose(0, 1), None
 
 
 def unit_in_time(z: Tensor, factor: float = 1.0) -> Tensor:
     """u_b = flatten(z_b / ||z_b||_time) as rows of length ``factor``: (T, B, K) to (B, T K).
 
-    The product of two such rows of factor 1 is the cosine of COMET's trial and patient levels. A channel that is
-    zero throughout stays zero; norms are clamped at 1e-12 as in the released code.
+    The product of two such rows of factor 1 is the cosine of COMET's trial and patient levels. A channel that
+    is zero throughout stays zero; norms are clamped at 1e-12 as in the released code.
     """
     u: Tensor = _UnitInTime.apply(z, factor)  # type: ignore[no-untyped-call]
     return u
@@ -165,10 +169,7 @@ def id_loss(u: Tensor, w: Tensor, ids: Tensor, positions: Tensor, order: Order) 
     Windows of all processes are compared.
     """
     sides = Rows(u, ids, positions), Rows(w, ids, positions)
-    keys = sides
-    if processes() > 1:
-        counts = row_counts(len(ids), u.device)
-        keys = tuple(Rows(*(gather(part, 0, counts) for part in side[:3])) for side in sides)  # type: ignore[assignment]
+    keys = gather_rows(sides[0]), gather_rows(sides[1])
     up, down = (
         mean_over_pairs(
             contrast(
@@ -223,7 +224,8 @@ class SampleLevel:
 
 @dataclass(frozen=True, kw_only=True)
 class IdLevel:
-    """Windows with one id of ``level`` ("trial", "patient") against all others of the batch, in both directions.
+    """Windows with one id of ``level`` ("trial", "patient") against all others of the batch, in both
+    directions.
 
     Args:
         level: name of the grouping in the batch's ids; -1 there means nobody's positive.

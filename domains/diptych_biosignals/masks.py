@@ -1,8 +1,8 @@
 """Masks on the encoder's projected input: which time steps (and hidden channels) a view may see.
 
 True means keep. Source: Wang et al. 2023 (COMET), whose observation and sample levels make their two views by
-independent "continuous" masks, and Yue et al. 2022 (TS2Vec), who use "binomial". All draws are vectorised over
-the batch, on its device; what is random (:class:`Segments`) is drawn apart from its application.
+independent "continuous" masks, and Yue et al. 2022 (TS2Vec), who use "binomial". All draws are vectorised
+over the batch, on its device; what is random (:class:`Segments`) is drawn apart from its application.
 
 Letters: n windows, T time steps, H hidden units, S segments.
 """
@@ -118,7 +118,9 @@ def _channel_binomial(shape: Shape, generator: torch.Generator | None, segments:
     return torch.rand(size, device=shape.device, generator=generator) < 0.5
 
 
-def _channel_continuous(shape: Shape, generator: torch.Generator | None, segments: int, share: float) -> Tensor:
+def _channel_continuous(
+    shape: Shape, generator: torch.Generator | None, segments: int, share: float
+) -> Tensor:
     drawn = draw_segments(shape.n, shape.steps, shape.device, generator, segments=segments, share=share)
     halves = draw_halves(shape.n, drawn.starts.shape[1], shape.hidden, shape.device, generator)
     return hide_channels(drawn, halves, shape.steps)
@@ -143,7 +145,7 @@ def draw_mask(
     segments: int = 5,
     share: float = 0.1,
 ) -> Tensor:
-    """A mask by its name in the paper's code: (n, T), or (n, T, H) for the two "channel" masks; True = keep.
+    """A mask by its name in the paper's code: (n, T), or (n, T, H) for the two "channel" masks.
 
     "all_true", "all_false", "mask_last" (all but the last step); "continuous": per window ``segments`` runs of
     floor(``share`` T) steps are hidden; "binomial": each step kept with probability 1/2; "channel_binomial":

@@ -1,7 +1,8 @@
 """COMET's losses as the paper's loops: one Python float at a time, in the names of the paper's code.
 
 z and z' are the two views of a level, nested lists or tensors indexed [window][time][channel]. Written to be
-read beside Wang et al. 2023 and to be differentiated (every number may be a float64 tensor scalar); never fast.
+read beside Wang et al. 2023 and to be differentiated (every number may be a float64 tensor scalar); never
+fast.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def max_pool(z: Tensor) -> Tensor:
     pooled = [
         torch.stack(
             [
-                torch.stack([z[b, t, k] if z[b, t, k] >= z[b, t + 1, k] else z[b, t + 1, k] for k in range(K)])
+                torch.stack(
+                    [z[b, t, k] if z[b, t, k] >= z[b, t + 1, k] else z[b, t + 1, k] for k in range(K)]
+                )
                 for t in range(0, T - 1, 2)
             ]
         )
@@ -68,7 +71,7 @@ def over_scales(loss, z1: Tensor, z2: Tensor) -> Tensor:  # type: ignore[no-unty
 
 
 def similarity(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> list[list[Tensor]]:
-    """S[a][b]: both windows normalised channel by channel along time, flattened, and their cosine / temperature."""
+    """S[a][b]: both windows normalised along time, channel by channel, and flattened: cosine / temperature."""
 
     def unit(window: Tensor) -> Tensor:
         T, K = window.shape

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from diptych_biosignals.levels import IdLevel, ObservationLevel, SampleLevel, halve_time
+from tests.biosignals import references_comet as reference
 from torch import Tensor
 from torch.nn import functional as F
 
 from diptych.errors import UserError
 from diptych.types import Encoded, Views
-from tests.biosignals import references_comet as reference
+from diptych_biosignals.levels import IdLevel, ObservationLevel, SampleLevel, halve_time
 
 Objective = Callable[[tuple[Encoded, ...], tuple[Encoded, ...], Views], Tensor]
 
@@ -26,7 +26,9 @@ IDS = {
 }
 
 
-def two_views(n: int, steps: int, dtype: torch.dtype = torch.float64, width: int = 5) -> tuple[Tensor, Tensor]:
+def two_views(
+    n: int, steps: int, dtype: torch.dtype = torch.float64, width: int = 5
+) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(n * 1000 + steps)
     z1, z2 = torch.randn(2, n, steps, width, dtype=torch.float64, generator=generator).to(dtype).unbind()
     return z1.clone().requires_grad_(), z2.clone().requires_grad_()
@@ -37,7 +39,9 @@ def evaluate(objective: Objective, z1: Tensor, z2: Tensor, **groups: Tensor) -> 
     return objective(encoded, (), Views((), groups))
 
 
-def assert_same(ours: Tensor, theirs: Tensor, z: tuple[Tensor, Tensor], zr: tuple[Tensor, Tensor], to: float) -> None:
+def assert_same(
+    ours: Tensor, theirs: Tensor, z: tuple[Tensor, Tensor], zr: tuple[Tensor, Tensor], to: float
+) -> None:
     assert ours.item() == pytest.approx(theirs.item(), rel=to, abs=to)
     expected = torch.autograd.grad(theirs, zr)
     for got, want in zip(torch.autograd.grad(ours, z), expected, strict=True):
@@ -51,7 +55,7 @@ def assert_same(ours: Tensor, theirs: Tensor, z: tuple[Tensor, Tensor], zr: tupl
     [(ObservationLevel(), reference.observation_loss), (SampleLevel(), reference.sample_loss)],
     ids=["observation", "sample"],
 )
-def test_time_levels_equal_the_reference(level, loss, n, steps, dtype, to) -> None:  # type: ignore[no-untyped-def]
+def test_time_levels_equal_the_reference(level, loss, n, steps, dtype, to) -> None:
     z, zr = two_views(n, steps, dtype), two_views(n, steps, dtype)
     zr = tuple(each.detach().double().requires_grad_() for each in zr)
     assert_same(evaluate(level, *z), reference.over_scales(loss, *zr), z, zr, to)
@@ -61,7 +65,7 @@ def test_time_levels_equal_the_reference(level, loss, n, steps, dtype, to) -> No
 @pytest.mark.parametrize("order", ["as_released", "order_free"])
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
 @pytest.mark.parametrize("steps", [1, 2, 7])
-def test_id_levels_equal_the_reference(ids, order, steps, dtype, to) -> None:  # type: ignore[no-untyped-def]
+def test_id_levels_equal_the_reference(ids, order, steps, dtype, to) -> None:
     z, zr = two_views(len(ids), steps, dtype), two_views(len(ids), steps, dtype)
     zr = tuple(each.detach().double().requires_grad_() for each in zr)
     ours = evaluate(IdLevel(level="trial", order=order), *z, trial=torch.tensor(ids))
@@ -87,7 +91,7 @@ def test_released_order_depends_on_the_order_of_the_batch_and_order_free_does_no
     turned = torch.tensor([4, 2, 0, 5, 1, 3])
 
     def both(order: str) -> tuple[float, float]:
-        level = IdLevel(level="trial", order=order)  # type: ignore[arg-type]
+        level = IdLevel(level="trial", order=order)
         moved = evaluate(level, z1[turned], z2[turned], trial=ids[turned])
         return evaluate(level, z1, z2, trial=ids).item(), moved.item()
 
@@ -102,7 +106,9 @@ def test_id_levels_ignore_the_scale_of_a_channel() -> None:
     scale = torch.tensor([0.1, 3.0, 1.0, 20.0, 0.5], dtype=torch.float64)
     level = IdLevel(level="patient")
     loss = evaluate(level, z1, z2, patient=ids)
-    assert evaluate(level, z1 * scale, z2 / scale, patient=ids).item() == pytest.approx(loss.item(), rel=1e-12)
+    assert evaluate(level, z1 * scale, z2 / scale, patient=ids).item() == pytest.approx(
+        loss.item(), rel=1e-12
+    )
 
 
 def test_id_level_with_a_channel_that_is_zero_throughout_is_finite() -> None:
@@ -144,5 +150,7 @@ def test_a_missing_id_is_a_clear_error() -> None:
 
 def test_an_encoder_without_a_grid_is_a_clear_error() -> None:
     whole = torch.randn(2, 4)
-    with pytest.raises(UserError, match=r"need an encoder whose grid is \(windows, width, time steps\), got None"):
+    with pytest.raises(
+        UserError, match=r"need an encoder whose grid is \(windows, width, time steps\), got None"
+    ):
         ObservationLevel()((Encoded(whole), Encoded(whole)), (), Views((), {}))
