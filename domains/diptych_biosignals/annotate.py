@@ -131,7 +131,7 @@ def read_table(path: str, root: Path, setting: str) -> pd.DataFrame:
     except (ValueError, pd.errors.ParserError) as error:
         raise DataError(f"{setting}: {path!r} is no table ({type(error).__name__})") from None
     table.columns = table.columns.str.strip()
-    return table.apply(lambda column: column.str.strip())
+    return pd.DataFrame({name: table[name].str.strip() for name in table.columns})
 
 
 def _rows(

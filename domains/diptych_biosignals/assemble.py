@@ -45,8 +45,15 @@ def use(
     quarantine: Quarantine,
 ) -> Used:
     """Put the windows of all pieces in a row; rejected recordings go to quarantine."""
-    numbers, file, rows, facts, files = [], [], [], [], []
-    of, starts, trials, times = [], [], [], []
+    numbers: list[int] = []
+    files: list[Path] = []
+    file: list[int] = []
+    rows: list[tuple[int, int]] = []
+    facts: list[Mapping[str, Any]] = []
+    of: list[Integers] = []
+    starts: list[Integers] = []
+    trials: list[Integers] = []
+    times: list[NDArray[np.float64]] = []
     for (job, members), (target, piece) in zip(grouped, pieces, strict=True):
         fates = [{"reason": reason} for reason in piece] if isinstance(piece, list) else piece.facts
         for item, fate in zip(job.items, fates, strict=True):
@@ -98,8 +105,8 @@ def _reasons(quarantine: Quarantine) -> list[tuple[str, int]]:
 def identify(used: Used, annotated: Annotated, split: Split) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(ids of all windows, table of recordings), salted.
 
-    A trial's key is that of its recording with its number, or, where ``data.trial`` names one, that of patient
-    and name, so that recordings of one patient can share it.
+    A trial's key is that of its recording with its number, or, where ``data.trial`` names one, of its
+    patient with that name, so that recordings of one patient can share it.
     """
     salt = pseudonym_salt()
     table = pd.DataFrame(
@@ -153,17 +160,18 @@ def list_files(used: Used, annotated: Annotated, found: Scan, table: pd.DataFram
     for row, number in enumerate(used.numbers):
         for file in annotated.scanned[number].item.files:
             owners[found.relative(file)].append(row)
+    patient, recording = table["patient"].tolist(), table["recording"].tolist()
     entries = []
     for path, rows in owners.items():
         first = annotated.scanned[used.numbers[rows[0]]]
-        patients = set(table["patient"].iloc[rows])
+        patients = {patient[row] for row in rows}
         facts: dict[str, Any] = {}
         if found.relative(first.item.path) == path:
             facts = {
                 "format": first.kind,
                 "leads": len(first.header.leads),
                 "rate": max(first.header.rates),
-                "seconds": round(float(table["seconds"].iloc[rows].sum()), 3),
+                "seconds": round(sum(float(used.facts[row]["seconds"]) for row in rows), 3),
             }
             if len(rows) == 1:
                 facts["content"] = used.facts[rows[0]]["content"]
@@ -177,7 +185,7 @@ def list_files(used: Used, annotated: Annotated, found: Scan, table: pd.DataFram
                 size=found.checksums[path].size,
                 sha256=found.checksums[path].sha256,
                 patient=patients.pop() if len(patients) == 1 else "",
-                recording=str(table["recording"].iloc[rows[0]]) if len(rows) == 1 else "",
+                recording=recording[rows[0]] if len(rows) == 1 else "",
                 facts=facts,
             )
         )
@@ -191,9 +199,10 @@ def check_copies(used: Used, table: pd.DataFrame) -> None:
         same[str(facts["content"])].append(row)
     copies = [rows for rows in same.values() if len(rows) > 1]
     if copies:
+        patient, recording = table["patient"].tolist(), table["recording"].tolist()
         named = "; ".join(
-            f"the recordings {' and '.join(table['recording'].iloc[rows])} "
-            f"(patients {' and '.join(sorted(set(table['patient'].iloc[rows])))}) hold the same signal"
+            f"the recordings {' and '.join(recording[row] for row in rows)} "
+            f"(patients {' and '.join(sorted({patient[row] for row in rows}))}) hold the same signal"
             for rows in copies[:5]
         )
         raise DataError(f"{len(copies)} recordings stand under several ids: {named}. Remove the copies")

@@ -90,4 +90,5 @@ def normalise(signal: Signal32, how: Normalisation) -> Signal32:
         scale = (upper - lower) / 1.349
     negligible = scale <= 1e-7 * np.maximum(np.abs(centre), np.finfo(np.float32).tiny)
     scale = np.where(negligible, 1.0, scale)
-    return ((values - centre) / scale).astype(np.float32)
+    out: Signal32 = ((values - centre) / scale).astype(np.float32)
+    return out

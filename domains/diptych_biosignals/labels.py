@@ -24,12 +24,12 @@ class Label:
 
     Args:
         column: Column of ``data.table`` (or of ``intervals``).
-        rule: Another place: ``name:state``, ``folder``, ``comment:Reason for admission`` ... as for ``data.patient``.
+        rule: Another place: ``name:state``, ``folder``, ``comment:sex``, as for ``data.patient``.
         intervals: CSV file with the columns recording, start, end (seconds) and ``column``: a window has the
             label whose intervals cover more than half of it.
         contains: The label is "yes" where the text contains this, in any case, else "no".
-        classes: Regular expressions, searched in any case, or ``name=expression``; the first that matches is the
-            class, and a text that none matches is missing.
+        classes: Regular expressions, searched in any case, or ``name=expression``; the first that matches is
+            the class, and a text that none matches is missing.
         number: The label is a number; a text that is none is missing, and counted.
         blank: What a blank cell stands for, such as "none"; by default it is a missing label.
     """

@@ -15,7 +15,8 @@ def r_peaks(signal: Signal32, rate: float) -> NDArray[np.int64]:
 
     Every lead is cleaned and searched by neurokit2's default method (0.5 Hz high-pass, mains filter, gradient
     peaks; Makowski et al. 2021). A beat's place is the median over the leads that show it, so that a peak
-    missed in one lead shifts neither this beat nor those after it. Leads in which nothing is found do not vote.
+    missed in one lead shifts neither this beat nor those after it. Leads without any peak
+    do not vote.
     """
     import neurokit2 as nk
 

@@ -110,14 +110,14 @@ def load(target: Path) -> Piece | None:
     try:
         with np.load(target.with_suffix(".npz"), allow_pickle=False) as file:
             facts = json.loads(str(file["facts"]))
-            arrays = [file[name] for name in Piece._fields[:-1]]
+            part, starts, trials, times, rows = (file[name] for name in Piece._fields[:-1])
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
         return None  # written again
-    return Piece(*arrays, facts)
+    return Piece(part, starts, trials, times, rows, facts)
 
 
 def prepare(kind: Format, item: Item, leads: Sequence[str | None], plan: Plan) -> tuple[Cut, dict[str, Any]]:
-    """Read one recording and cut it into windows. Raises Unreadable with the reason where it cannot be used."""
+    """Read one recording and cut it into windows. Raises Unreadable with the reason why not."""
     present = [lead for lead in leads if lead is not None]
     recording = readers.read(kind, item, present, plan.arrays)
     content = content_hash(recording.signal)

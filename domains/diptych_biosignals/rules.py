@@ -89,7 +89,7 @@ def record_name(item: Item) -> str:
 
 
 def comment(lines: Sequence[str], name: str) -> str | None:
-    """The text after ``name:`` or ``<name>:`` up to the line's end or the next ``<field>:``; all lines for ""."""
+    """The text after ``name:`` or ``<name>:`` up to the next ``<field>:``; all lines where name is empty."""
     if not name:
         return "\n".join(lines)
     pattern = re.compile(

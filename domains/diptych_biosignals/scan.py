@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from diptych.data.identity import file_key
 from diptych.data.manifest import Checksum, Manifest, checksums
@@ -67,7 +67,7 @@ def expand(path: str, setting: str) -> Path:
 def locate(source: Source) -> tuple[Path, list[Path], Manifest | None]:
     """The root folder, the files to look at, and the manifest if the source is one.
 
-    Raises ConfigError where the path is not there, DataError where files of a manifest changed or are missing.
+    Raises ConfigError where the path is not there, DataError where files of a manifest are missing.
     """
     path = expand(source.path, "data.path")
     if path.suffix in (".csv", ".parquet") and path.is_file():

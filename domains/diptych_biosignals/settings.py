@@ -139,8 +139,8 @@ class Signal:
         if abs(count - round(count)) > 1e-6 * max(1.0, count) or round(count) < 2:
             low, high = max(2, int(count)) / rate, (max(2, int(count)) + 1) / rate
             raise ConfigError(
-                f"signal.{setting}: {seconds:g} s at {rate:g} Hz are {count:g} samples, not a whole number of at "
-                f"least 2; take {low:g} or {high:g} s"
+                f"signal.{setting}: {seconds:g} s at {rate:g} Hz are {count:g} samples, not a whole number "
+                f"of at least 2; take {low:g} or {high:g} s"
             )
         return round(count)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,8 +52,9 @@ class Prepared:
     recording_of: NDArray[np.int64]  # (n,) row of ``recordings``
     times: NDArray[np.float64]  # (n, 2) start and end in seconds from the beginning of the recording
     store: Store
+    cache: Path  # folder of the prepared signals
     report: Mapping[str, str]  # what was found, in lines for inspect and the report
-    again: Any = field(repr=False)  # prepares the same data with another Signal
+    again: _Again = field(repr=False)  # prepares the same data with another Signal
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -69,21 +69,27 @@ class Prepared:
         return self.store.batch(indices)
 
     def signal(self, recording: int) -> NDArray[np.float32]:
-        """All stored samples of one recording (row of ``recordings``), (time, leads); runs are joined at gaps."""
+        """All stored samples of one recording (row of ``recordings``), (time, leads)."""
         row = self.recordings.iloc[recording]
         return self.store.rows(int(row["file"]), int(row["first"]), int(row["last"]))
 
     @cached_property
     def physical(self) -> Prepared:
-        """The same recordings, filtered alike, as whole recordings in physical units: for hand-made features."""
-        from dataclasses import replace
-
-        now = self.again.signal
-        signal = replace(
-            now, normalise="none", normalise_trial="none", trial="recording", trial_seconds=None, beats=1
+        """The same recordings, whole, filtered alike, in physical units: for hand-made features."""
+        return self.again(
+            replace(
+                self.again.signal,
+                normalise="none",
+                normalise_trial="none",
+                trial="recording",
+                trial_seconds=None,
+            )
         )
-        prepared: Prepared = self.again(signal)
-        return prepared
+
+    @cached_property
+    def unscaled(self) -> Prepared:
+        """The same windows in physical units."""
+        return self.again(replace(self.again.signal, normalise="none", normalise_trial="none"))
 
 
 def prepare(
@@ -142,6 +148,7 @@ def prepare(
         recording_of=used.recording_of,
         times=used.times,
         store=Store(used.files, used.file[used.recording_of], used.starts, window, len(wanted)),
+        cache=folder,
         report=report(ids, table, annotated, found, quarantine, source.patient),
         again=_Again(source, signal, labels, split, cache, workers),
     )
@@ -188,7 +195,7 @@ def resolve(scanned: list[Scanned], source: Source, signal: Signal) -> tuple[tup
 def make_jobs(
     annotated: Annotated, wanted: tuple[str, ...], signal: Signal, found: Scan, quarantine: Quarantine
 ) -> list[tuple[Job, list[int]]]:
-    """One job per file with the numbers of its recordings; recordings without the wanted leads are left out."""
+    """One job per file with the numbers of its recordings; others go to quarantine."""
     files: dict[Path, list[tuple[int, tuple[str | None, ...]]]] = defaultdict(list)
     for number, each in enumerate(annotated.scanned):
         try:
@@ -216,7 +223,7 @@ def _check_leads(leads: list[str | None], wanted: tuple[str, ...], signal: Signa
         raise Unreadable(f"missing leads: none of the {len(wanted)} wanted leads is among its {count}")
     if signal.leads is None and (missing or count != len(wanted)):
         raise Unreadable(
-            f"unequal leads: {count} leads, most recordings have {len(wanted)}; set signal.leads to those wanted"
+            f"unequal leads: {count} leads, most recordings have {len(wanted)}; set signal.leads"
         )
     if missing and signal.missing_leads == "reject":
         raise Unreadable(

@@ -73,22 +73,20 @@ def find(files: Sequence[Path], root: Path, only: Format | Literal["auto"] = "au
 def read_header(kind: Format, item: Item, arrays: ArrayFacts) -> Header:
     """The header of one recording. Raises Unreadable."""
     if kind == "numpy":
-        header: Header = _module(kind).read_header(
-            item, rate=arrays.rate, axes=arrays.axes, lead_names=arrays.lead_names
-        )
-        return header
-    header = _module(kind).read_header(item)
+        extra = {"rate": arrays.rate, "axes": arrays.axes, "lead_names": arrays.lead_names}
+    else:
+        extra = {}
+    header: Header = _module(kind).read_header(item, **extra)
     return header
 
 
 def read(kind: Format, item: Item, leads: Sequence[str], arrays: ArrayFacts) -> Recording:
     """The named leads of one recording, in that order, at one rate. Raises Unreadable."""
     if kind == "numpy":
-        recording: Recording = _module(kind).read(
-            item, leads, read_header(kind, item, arrays), axes=arrays.axes
-        )
-        return recording
-    recording = _module(kind).read(item, leads)
+        extra = {"header": read_header(kind, item, arrays), "axes": arrays.axes}
+    else:
+        extra = {}
+    recording: Recording = _module(kind).read(item, leads, **extra)
     return recording
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from diptych_biosignals.readers import Axes
 from diptych_biosignals.recording import MALFORMED, Header, Item, Recording, Unreadable, malformed
 
+_BROKEN: tuple[type[Exception], ...] = (*MALFORMED, zipfile.BadZipFile)
+
 
 def find(files: Sequence[Path], root: Path) -> list[Item]:
     """One item per file, or per row of a file with three axes.
@@ -37,7 +39,7 @@ def read_header(
     axes: Axes = "time,leads",
     lead_names: Sequence[str] | None = None,
 ) -> Header:
-    """Shape and, from an archive, its own ``rate`` and ``leads``; what a plain array lacks comes from the config.
+    """Shape and, from an archive, its own ``rate`` and ``leads``; the config gives what is lacking.
 
     Raises Unreadable where the sampling rate is in neither.
     """
@@ -51,7 +53,7 @@ def read_header(
         raise Unreadable(f"the array has {width} leads, but {len(names)} lead names are given")
     if width > length:
         raise Unreadable(
-            f"the array has {width} leads and {length} samples: set data.axes (now {axes!r}) the other way round?"
+            f"the array has {width} leads and {length} samples: is data.axes ({axes!r}) the other way round?"
         )
     return Header(
         leads=names or tuple(str(i + 1) for i in range(width)),
@@ -84,7 +86,7 @@ def _load(path: Path) -> tuple[np.ndarray[Any, np.dtype[Any]], dict[str, Any]]:
                 raise Unreadable("the .npz archive has no array named 'signal'")
             extra = {key: archive[key] for key in ("rate", "leads") if key in archive}
             return _numeric(archive["signal"]), extra
-    except (zipfile.BadZipFile, *MALFORMED) as error:
+    except _BROKEN as error:
         raise malformed("NumPy file", error) from None
 
 

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
+from pydicom.waveforms.numpy_handler import multiplex_array
 
 from diptych_biosignals.recording import MALFORMED, Header, Item, Recording, Unreadable, malformed
+
+_BROKEN: tuple[type[Exception], ...] = (*MALFORMED, InvalidDicomError)
 
 
 def find(files: Sequence[Path], root: Path) -> list[Item]:
@@ -59,8 +62,6 @@ def read(item: Item, leads: Sequence[str]) -> Recording:
     try:
         values = data.waveform_array(index).astype(np.float32)
         if (padding := group.get("WaveformPaddingValue")) is not None:
-            from pydicom.waveforms import multiplex_array
-
             values[multiplex_array(data, index, as_raw=True) == _integer(padding, group)] = np.nan
     except MALFORMED as error:
         raise malformed("DICOM waveform", error) from None
@@ -76,7 +77,7 @@ def read(item: Item, leads: Sequence[str]) -> Recording:
 def _open(path: Path) -> Any:
     try:
         data = pydicom.dcmread(path)
-    except (InvalidDicomError, *MALFORMED) as error:
+    except _BROKEN as error:
         raise malformed("DICOM file", error) from None
     if not data.get("WaveformSequence"):
         raise Unreadable("the DICOM file holds no waveform")

@@ -23,19 +23,20 @@ from diptych_biosignals.recording import (
     malformed,
 )
 
-_ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
+_BROKEN: tuple[type[Exception], ...] = (*MALFORMED, RuntimeError)
+
+_NO_SIGNAL = ("EDF Annotations", "BDF Annotations", "Status")  # texts, and the trigger channel of BDF
 _MICRO = ("uV", "µV", "μV", "\x83\xcaV")
 
-# What MNE warns of that does not touch the samples: dates and filter settings noted in the header.
+# What MNE warns of that does not touch the samples: dates, persons and filter settings noted in the header,
+# and annotations that lie outside of the recording.
 _HARMLESS = (
-    r"Invalid (measurement )?date",
-    r"Highpass cutoff frequency",
-    r"Channels contain different (high|low)pass filters",
-    r"Channel filters? (.*)",
+    r"Invalid measurement date encountered in the header",
+    r"Invalid patient information",
+    r"Highpass cutoff frequency .* is greater than lowpass cutoff frequency",
+    r"Channels contain different (highpass|lowpass) filters",
     r"Limited \d+ annotation\(s\)",
     r"Omitted \d+ annotation\(s\)",
-    r"Physical range is not defined in following channels",
-    r"Scaling factor will not be defined in the following channels",
 )
 
 
@@ -45,6 +46,7 @@ class _Fields:
 
     labels: tuple[str, ...]
     units: tuple[str, ...]
+    calibrated: tuple[bool, ...]  # whether the physical and the digital range are given
     samples: tuple[int, ...]  # per data record
     records: int
     record_seconds: float
@@ -86,6 +88,10 @@ def read(item: Item, leads: Sequence[str]) -> Recording:
     twice = {lead for lead in leads if header.leads.count(lead) > 1}
     if twice:
         raise Unreadable(f"{len(twice)} channel names occur more than once; choose others with signal.leads")
+    if any(
+        label in leads and not known for label, known in zip(fields.labels, fields.calibrated, strict=True)
+    ):
+        raise Unreadable("no calibration: a channel's physical or digital range is empty")
     rates = [header.rates[header.leads.index(lead)] for lead in leads]
     units = [header.units[header.leads.index(lead)] for lead in leads]
     columns: dict[str, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}
@@ -106,9 +112,11 @@ def _decode(
         for message in _HARMLESS:
             warnings.filterwarnings("ignore", message=message, category=RuntimeWarning)
         try:
-            raw = reader(path, include=list(names), stim_channel=None, preload=True, verbose="ERROR")
+            raw = reader(
+                path, include=list(names), stim_channel=None, preload=True, encoding="latin1", verbose="ERROR"
+            )
             values = raw.get_data(picks=list(names))
-        except (*MALFORMED, RuntimeError, RuntimeWarning) as error:
+        except _BROKEN as error:
             raise malformed("EDF/BDF file", error) from None
     volts = {"mV": 1e-3} | dict.fromkeys(_MICRO, 1e-6)
     return {
@@ -132,6 +140,7 @@ def _read_fields(path: Path) -> _Fields:
         fields = _Fields(
             labels=labels,
             units=units,
+            calibrated=_calibrated(body, count),
             samples=tuple(int(text) for text in _texts(body, count, 216, 8)),
             records=int(head[236:244]),
             record_seconds=float(head[244:252]),
@@ -155,8 +164,14 @@ def _texts(body: bytes, count: int, start: int, width: int) -> tuple[str, ...]:
     return tuple(field[i * width : (i + 1) * width].decode("latin-1").strip() for i in range(count))
 
 
+def _calibrated(body: bytes, count: int) -> tuple[bool, ...]:
+    limits = [_texts(body, count, start, 8) for start in (104, 112, 120, 128)]
+    ranges = zip(*[[float(text.replace(",", ".")) for text in each] for each in limits], strict=True)
+    return tuple(p_min != p_max and d_min < d_max for p_min, p_max, d_min, d_max in ranges)
+
+
 def _signals(fields: _Fields) -> list[int]:
-    return [i for i, label in enumerate(fields.labels) if label not in _ANNOTATIONS and fields.samples[i] > 0]
+    return [i for i, label in enumerate(fields.labels) if label not in _NO_SIGNAL and fields.samples[i] > 0]
 
 
 def _check_whole(path: Path, fields: _Fields) -> None:

@@ -55,7 +55,7 @@ def read_header(item: Item) -> Header:
         rates=tuple(first[lead].rates[first[lead].leads.index(lead)] for lead in leads),
         units=tuple(first[lead].units[first[lead].leads.index(lead)] for lead in leads),
         seconds=record.sig_len / record.fs if record.sig_len else None,
-        comments=tuple([*record.comments, *parts[0].comments]),
+        comments=(*record.comments, *parts[0].comments),
     )
 
 
