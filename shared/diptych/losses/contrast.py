@@ -53,8 +53,8 @@ def contrast(
     """Compare every anchor with the keys of its scope, or with the other anchors.
 
     Logits are cosines or dot products divided by ``temperature``, computed in float32 (float64 stays)
-    whatever the autocast, in tiles, so that memory grows with the number of rows. Twice differentiating
-    raises.
+    whatever the autocast, in tiles, so that memory grows with the number of rows. They can be differentiated
+    once; ``create_graph=True`` raises RuntimeError.
 
     Args:
         anchors: z (*scopes, n, width); a leading dimension compares only within itself, as does ``scope``.

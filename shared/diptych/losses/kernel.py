@@ -12,10 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from diptych.losses.matching import Exclusions, GroupedPositives, Tile
-from diptych.losses.tiles import Plan, add_listed, finite, log_sum_exp, logits, merge, one_over, weigh_listed
+from diptych.losses.tiles import (
+    Plan,
+    add_listed,
+    finite,
+    log_sum_exp,
+    logits,
+    merge,
+    one_over,
+    refuse_second_derivative,
+    weigh_listed,
+)
 
 
 class SelfContrast(torch.autograd.Function):
@@ -50,9 +59,9 @@ class SelfContrast(torch.autograd.Function):
         return lse, positive
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor, p: Tensor) -> tuple[Tensor, None, None, None]:
         """Tiles again, each used for its rows and, above the diagonal, for its columns."""
+        refuse_second_derivative()
         z, lse, weight = ctx.saved_tensors
         plan, positives = ctx.plan, ctx.positives
         with torch.autocast(z.device.type, enabled=False):
@@ -139,9 +148,9 @@ class CrossContrast(torch.autograd.Function):
         return lse, positive
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor, p: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         """With P the softmax rows: P times keys for the anchors, P transposed times anchors for the keys."""
+        refuse_second_derivative()
         anchors, keys, lse, weight = ctx.saved_tensors
         plan, positives = ctx.plan, ctx.positives
         to_anchors, to_keys = ctx.needs_input_grad[:2]

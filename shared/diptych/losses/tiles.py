@@ -88,6 +88,16 @@ def finite(lse: Tensor) -> Tensor:
     return torch.where(lse == -torch.inf, 0.0, lse)
 
 
+def refuse_second_derivative() -> None:
+    """Raise in a backward pass that is recorded for another one.
+
+    torch's ``once_differentiable`` lets it pass where the incoming gradient is constant, as a mean's is, and
+    the second derivative would then be silently wrong.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError("a contrast can be differentiated once: call backward without create_graph=True")
+
+
 def one_over(count: Tensor, like: Tensor) -> Tensor:
     """1 / count, and 0 for anchors without positives."""
     return torch.where(count > 0, 1 / count.clamp(min=1).to(like.dtype), 0.0)
