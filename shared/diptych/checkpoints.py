@@ -161,7 +161,7 @@ class Checkpoints(Callback):
         self.saved_at = 0  # the step of the last checkpoint
         self._asked = False
         self._before: dict[signal.Signals, Any] = {}
-        self._random: dict[str, Any] | None = None
+        self._random: list[dict[str, Any]] | None = None
 
     @property
     def last(self) -> Path:

@@ -274,8 +274,8 @@ class CollapseAlarm(Callback):
         pl_module.record({"alarm/collapse": len(signs)})
         text = (
             f"COLLAPSE at step {pl_module.step}: {'; '.join(signs)}. Different samples get the same "
-            "embedding; raise the weight of negatives or of uniformity, lower the learning rate, or check that "
-            "the batches hold different samples"
+            "embedding; raise the weight of negatives or of uniformity, lower the learning rate, or check "
+            "that the batches hold different samples"
         )
         if self.stops:
             raise UserError(f"{text}. The run was stopped (alarm_stops)")
