@@ -125,7 +125,7 @@ def mean_over_pairs(c: Contrast) -> Tensor:
 def _flat(z: Tensor, similarity: Similarity) -> Tensor:
     """Rows as (scopes, n, width), in float32 or better, of unit length for cosines."""
     z = unit_rows(z) if similarity == "cosine" else full_precision(z)
-    return z.reshape(-1, *z.shape[-2:]) if z.ndim > 2 else z[None]
+    return z.flatten(0, -3) if z.ndim > 2 else z[None]
 
 
 def _scaled(z: Tensor, factor: float | Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def _scaled(z: Tensor, factor: float | Tensor) -> Tensor:
 
 def _ids(rows: Rows) -> Ids:
     def flat(ids: Tensor) -> Tensor:
-        return ids.reshape(-1, ids.shape[-1]) if ids.ndim > 1 else ids[None]
+        return ids.flatten(0, -2) if ids.ndim > 1 else ids[None]
 
     return Ids(flat(rows.group), flat(rows.row), None if rows.scope is None else rows.scope[None])
 
