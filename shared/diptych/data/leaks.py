@@ -5,13 +5,13 @@ Pure functions on tables; a message names salted keys only.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from diptych.data.atomic import write_text
 from diptych.data.identity import SPLITS, file_key, salt_fingerprint
 from diptych.data.manifest import Entry, Manifest
 from diptych.errors import DataError
@@ -93,33 +93,32 @@ def check_overlap(trained: Collection[str], tested: Collection[str], *, what: st
         )
 
 
-def write_splits(path: str | Path, ids: pd.DataFrame) -> None:
-    """Write ``splits.csv``: one row a patient (key) with its split and the pseudonym salt's fingerprint."""
-    table = ids[["patient", "split"]].drop_duplicates().sort_values(["patient", "split"])
-    write_text(path, table.assign(salt=salt_fingerprint()).to_csv(index=False, lineterminator="\n"))
-
-
 def trained_patients(path: str | Path) -> frozenset[str]:
-    """The keys of the training patients in a ``splits.csv``.
+    """The keys of the training patients in the ``splits.csv`` of a run folder.
 
     Raises:
-        DataError: it is no such table, or its keys were made with another pseudonym salt, so that an overlap
-            could not be seen.
+        DataError: it is no such table, or its keys were made with another pseudonym salt (``manifest.json``
+            beside it tells), so that an overlap could not be seen.
     """
     path = Path(path)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        salt = json.loads(path.with_name("manifest.json").read_text(encoding="utf-8"))["salt"]["fingerprint"]
+    except KeyError as error:
+        raise DataError(
+            f"manifest.json beside {path.name!r} does not say which salt made the keys"
+        ) from error
+    except (OSError, ValueError) as error:  # the parsers' errors are ValueErrors
         raise DataError(f"the patients of a run cannot be read from {path.name!r}: {error}") from error
-    missing = {"patient", "split", "salt"} - set(table.columns)
+    missing = {"patient", "split"} - set(table.columns)
     unknown = set() if missing else set(table["split"]) - set(SPLITS)
     if missing or unknown:
         wrong = f"no column {_list(missing)}" if missing else f"the split {_list(unknown)}"
         raise DataError(
             f"{path.name!r} does not list the patients of a run: it has {wrong}; "
-            "expected the columns patient, split and salt"
+            "expected the columns patient and split"
         )
-    if set(table["salt"]) - {salt_fingerprint()}:
+    if salt != salt_fingerprint():
         raise DataError(
             f"the patient keys in {path.name!r} were made with another pseudonym salt, so a patient in both "
             "could not be recognised; set DIPTYCH_SALT to the value used for that run"

@@ -43,8 +43,8 @@ class Quarantine:
         Args:
             path: Relative to the data root; the same text as the manifest's, so that their keys agree.
             reason: One line in the caller's own words, the kind first: "too short: 3.2 s of 10 s". It must
-                not quote what stands in a header (names, dates). The file's own path and name, which may carry
-                one too, are replaced by "<file>".
+                not quote what stands in a header (names, dates). The file's own path and name, which may
+                carry one too, are replaced by "<file>".
         """
         path = PurePath(path)
         stem = path.stem if len(path.stem) > 4 else path.name  # "1" may also be a number of leads

@@ -1,0 +1,100 @@
+"""What evaluations of frozen encoders share: embed once, fit something small for every fraction and draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from diptych.data.loading import seeded
+from diptych.errors import ConfigError
+from diptych.evaluation.classical import classical_contenders, over_draws
+from diptych.evaluation.comparison import Contender, compare
+from diptych.evaluation.embeddings import embed
+from diptych.evaluation.metrics import Floats
+from diptych.evaluation.table import Table
+from diptych.evaluation.target import Target, Task, prepare
+from diptych.study import Indices, Study
+
+# features (n, d), label, positions of the training samples, seed -> predictions for target.test
+Predict = Callable[[Floats, Target, Indices, int], Floats]
+
+
+def encoders_of(encoder: nn.Module | Sequence[nn.Module]) -> list[nn.Module]:
+    """One encoder, or one from each of several pretraining seeds."""
+    if isinstance(encoder, nn.Module) and not isinstance(encoder, nn.ModuleList):
+        return [encoder]
+    encoders = list(encoder)
+    if not encoders:
+        raise ConfigError("expected an encoder or several to evaluate; got an empty list")
+    return encoders
+
+
+def random_encoder(study: Study, seed: int) -> nn.Module:
+    """The same architecture with fresh weights; torch's random state stays as it was."""
+    with torch_seed(seed):
+        return study.new_encoder()
+
+
+def torch_seed(seed: int) -> AbstractContextManager[None]:
+    """Seeds the global generators for a block and restores them afterwards."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    number = 0 if accelerator is None else torch.accelerator.device_count()
+    devices = [torch.device(str(accelerator), index) for index in range(number)]
+    return seeded(seed << 1, devices)  # it leaves out the last bit
+
+
+def check_options(fractions: Sequence[float], seeds: int) -> tuple[float, ...]:
+    """The fractions, each once and the largest first. Raises ConfigError for what cannot be run."""
+    if not fractions or any(not 0.0 < fraction <= 1.0 for fraction in fractions):
+        given = ", ".join(f"{fraction:g}" for fraction in fractions) or "none"
+        raise ConfigError(f"label fractions are above 0 and at most 1, such as 1.0 and 0.1; got {given}")
+    if seeds < 1:
+        raise ConfigError(f"the number of seeds is at least 1; got {seeds}")
+    return tuple(sorted(set(fractions), reverse=True))
+
+
+def evaluate_frozen(
+    study: Study,
+    encoder: nn.Module | Sequence[nn.Module],
+    predict: Predict,
+    *,
+    title: str,
+    label: str,
+    task: Task,
+    fractions: Sequence[float],
+    seeds: int,
+    draws: int,
+    run_splits: str | Path | None,
+    device: str,
+    notes: list[str],
+) -> Table:
+    """The table of a method that fits ``predict`` on embeddings; options as in ``diptych.evaluation.linear``.
+
+    ``notes`` may be extended by ``predict`` while it runs.
+    """
+    fractions = check_options(fractions, seeds)
+    encoders = encoders_of(encoder)
+    target = prepare(study.samples, label, task, run_splits)
+    pretrained = [_features(study, each, target, device) for each in encoders]
+    untrained = [_features(study, random_encoder(study, seed), target, device) for seed in range(seeds)]
+    classical, remarks = classical_contenders(study, target, fractions, seeds)
+    contenders: list[Contender] = []
+    for fraction in fractions:
+        for name, features in (("pretrained", pretrained), ("random weights", untrained)):
+            repeats = len(features) if fraction == 1.0 else max(seeds, len(features))
+
+            def fit(train: Indices, repeat: int, features: list[Floats] = features) -> Floats:
+                return predict(features[repeat % len(features)], target, train, repeat)
+
+            contenders.append(over_draws(name, target, fraction, repeats, seeds, fit))
+        contenders += [each for each in classical if each.fraction == fraction]
+    return compare(target, contenders, title=title, draws=draws, notes=[*notes, *remarks])
+
+
+def _features(study: Study, encoder: nn.Module, target: Target, device: str) -> Floats:
+    return embed(encoder, study.plain(target.rows), device).astype(np.float64)

@@ -1,0 +1,175 @@
+"""Logistic and ridge regression on standardised features, their strength chosen by patient-grouped folds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from diptych.evaluation.metrics import Floats
+from diptych.evaluation.target import Target
+from diptych.study import Indices
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of logistic regression; ridge takes alpha = 1 / C
+FOLDS = 5
+STEPS = 2000  # of lbfgs
+PATIENCE = 2  # larger C are not tried after so many that were worse than the best: they are the slow ones
+SMALLEST = 1e-15  # probability in the log loss of a class that a fold did not know
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """A fitted model; ``strength`` is its C (1 / alpha), ``classes`` the number of columns it predicts."""
+
+    steps: Pipeline
+    model: Any
+    strength: float
+    classes: int  # 0 for regression
+    faults: Sequence[str] = field(default=())
+
+    def predict(self, features: Floats) -> Floats:
+        """(n, classes) probabilities, 0 for classes without a training sample; or (n,) numbers."""
+        return _predict(self.model, self.steps.transform(features), self.classes)
+
+    def warnings(self, what: str) -> list[str]:
+        """What a reader of the scores should know about the fit."""
+        return [f"{what}: {fault}" for fault in self.faults]
+
+
+def fit_linear(
+    features: Floats,
+    target: Target,
+    train: Indices,
+    *,
+    seed: int = 0,
+    impute: bool = False,
+    strengths: Sequence[float] = STRENGTHS,
+) -> LinearFit:
+    """Standardise, choose the strength on folds of patients within ``train``, fit on all of it.
+
+    Classification minimises the L2-penalised log loss (lbfgs, no class weights) and chooses C by the folds'
+    log loss; regression is ridge, chosen by squared error. Every step is fitted within the fold.
+
+    Args:
+        features: (n, d) of all samples of the target.
+        target: The label.
+        train: Positions of the labelled training samples.
+        seed: Shuffles the folds.
+        impute: Replace NaN by the training median first.
+        strengths: Ascending values of C; alpha of ridge is 1 / C.
+    """
+    x, y, patients = features[train], target.values[train], target.patients[train]
+    classes = len(target.classes)
+    faults: list[str] = []
+    folds = _folds(y, patients, classes, seed)
+    if folds:
+        losses = np.zeros(len(strengths))
+        for fitted, judged in folds:
+            losses += _path_losses(x, y, fitted, judged, classes, strengths, impute)
+        best = int(np.argmin(losses))
+        if best in (0, len(strengths) - 1):
+            faults.append(f"the chosen C is at the edge of the grid ({strengths[best]:g})")
+        strength = strengths[best]
+    else:
+        strength = min(strengths, key=lambda value: abs(np.log(value)))
+        faults.append(f"too few patients to choose C in some fits, {strength:g} taken")
+    steps = _steps(impute)
+    model = _model(classes, strength)
+    if not _fit(model, steps.fit_transform(x), y, classes):
+        faults.append(f"logistic regression did not converge in {STEPS} steps")
+    return LinearFit(steps, model, strength, classes, faults)
+
+
+def _folds(
+    y: Floats, patients: NDArray[np.str_], classes: int, seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Patient-grouped folds, as many as the rarest class has patients but at most five; [] if that is one."""
+    if not classes:
+        number = min(FOLDS, len(np.unique(patients)))
+        splitter: Any = GroupKFold(number, shuffle=True, random_state=seed) if number > 1 else None
+    else:
+        number = min(FOLDS, *(len(np.unique(patients[y == code])) for code in np.unique(y)))
+        if len(np.unique(y)) < 2:
+            return []
+        splitter = StratifiedGroupKFold(number, shuffle=True, random_state=seed) if number > 1 else None
+    return [] if splitter is None else list(_with_two_classes(splitter, y, patients, classes))
+
+
+def _with_two_classes(
+    splitter: Any, y: Floats, patients: NDArray[np.str_], classes: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """A fold that leaves one class to fit on says nothing about C."""
+    for fitted, judged in splitter.split(np.zeros(len(y)), y, patients):
+        if len(judged) and (not classes or len(np.unique(y[fitted])) > 1):
+            yield fitted, judged
+
+
+def _path_losses(
+    x: Floats,
+    y: Floats,
+    fitted: NDArray[np.int64],
+    judged: NDArray[np.int64],
+    classes: int,
+    strengths: Sequence[float],
+    impute: bool,
+) -> Floats:
+    """Summed loss on the judged samples for each strength, each fit starting from the one before."""
+    steps = _steps(impute)
+    seen, unseen = steps.fit_transform(x[fitted]), steps.transform(x[judged])
+    losses = np.full(len(strengths), np.inf)
+    model: Any = None
+    for place, strength in enumerate(strengths):
+        if model is None or not classes:
+            model = _model(classes, strength)
+        else:
+            model.set_params(C=strength)
+        _fit(model, seen, y[fitted], classes)
+        predicted = _predict(model, unseen, classes)
+        if classes:
+            chances = predicted[np.arange(len(judged)), y[judged].astype(np.int64)]
+            losses[place] = -np.log(np.maximum(chances, SMALLEST)).sum()
+        else:
+            losses[place] = ((predicted - y[judged]) ** 2).sum()
+        if place - int(np.argmin(losses)) >= PATIENCE:
+            losses[place + 1 :] = losses[place]
+            break
+    return losses
+
+
+def _steps(impute: bool) -> Pipeline:
+    scaler = StandardScaler()
+    if not impute:
+        return make_pipeline(scaler)
+    return make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), scaler)
+
+
+def _model(classes: int, strength: float) -> Any:
+    if classes:
+        return LogisticRegression(C=strength, max_iter=STEPS, warm_start=True)
+    return Ridge(alpha=1.0 / strength)
+
+
+def _fit(model: Any, x: Floats, y: Floats, classes: int) -> bool:
+    """Fit in place; whether it converged. The caller reports it, in place of scikit-learn's warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x, y.astype(np.int64) if classes else y)
+    return not classes or bool(np.max(model.n_iter_) < STEPS)
+
+
+def _predict(model: Any, x: Floats, classes: int) -> Floats:
+    if not classes:
+        return np.asarray(model.predict(x), dtype=np.float64)
+    full = np.zeros((len(x), classes))
+    full[:, model.classes_] = model.predict_proba(x)
+    return full
