@@ -121,7 +121,7 @@ class Comet:
         """
         if not isinstance(encoder, DilatedEncoder):
             raise ConfigError(
-                f"COMET masks the hidden units of a DilatedEncoder, got a {type(encoder).__name__}; set the "
+                f"COMET masks the hidden units of a DilatedEncoder, got a {type(encoder).__name__}; set "
                 "encoder to diptych_biosignals.encoder.DilatedEncoder or choose another method, such as NTXent"
             )
         kept, parts, after = averaged(encoder, self.averaging, self.decay)

@@ -112,7 +112,7 @@ class _ResidualBlock(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         h, middle, weight1, weight2, projection = ctx.saved_tensors
         needs: tuple[bool, ...] = ctx.needs_input_grad
@@ -156,7 +156,7 @@ class _Dropout(torch.autograd.Function):
         return torch.mul(x, keep).mul_(scale)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (keep,) = ctx.saved_tensors
         return torch.mul(grad, keep).mul_(ctx.scale), None, None
@@ -174,7 +174,7 @@ def draw_keep(
     threshold = min(round(p * 65536), 65535)
     count = int(torch.Size(shape).numel())
     words = torch.empty(-(-count // 4), dtype=torch.int64, device=device)
-    words.random_(-(2**63), None, generator=generator)  # type: ignore[call-overload]
+    words.random_(-(2**63), None, generator=generator)
     keep = words.view(torch.int16)[:count].view(shape) >= threshold - 32768
     return keep, 65536 / (65536 - threshold)
 

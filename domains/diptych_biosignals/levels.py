@@ -56,7 +56,7 @@ class _HalveTime(torch.autograd.Function):
         return torch.maximum(even, odd)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (first,) = ctx.saved_tensors
         out = grad.new_empty(ctx.steps, *grad.shape[1:])
@@ -138,7 +138,7 @@ class _UnitInTime(torch.autograd.Function):
         return u.flatten(1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         u, scale, square = ctx.saved_tensors  # (B, T, K), (B, 1, K), (B, 1, 1)
         grad = grad.view(u.shape)

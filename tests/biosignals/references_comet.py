@@ -71,7 +71,7 @@ def over_scales(loss, z1: Tensor, z2: Tensor) -> Tensor:  # type: ignore[no-unty
 
 
 def similarity(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> list[list[Tensor]]:
-    """S[a][b]: both windows normalised along time, channel by channel, and flattened: cosine / temperature."""
+    """S[a][b]: both windows normalised along time, channel by channel, flattened: cosine / temperature."""
 
     def unit(window: Tensor) -> Tensor:
         T, K = window.shape
