@@ -115,8 +115,7 @@ class InfoNCE(nn.Module):
         own = self._rows(target, batch) if target else anchors
         keys = own if self.scope == "sample" and self.level == "grid" else gather_rows(own)
         if self.queue is not None:
-            earlier = self.queue.rows()
-            joined = Rows(*(torch.cat([new, old]) for new, old in zip(keys[:3], earlier[:3], strict=True)))
+            joined = self.queue.behind(keys)
             if self.training:
                 self.queue.push_gathered(keys)
             return joined

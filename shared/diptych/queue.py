@@ -37,20 +37,27 @@ class Queue(nn.Module):
         """What the queue holds, (filled, width), as views of it: join or copy them before the next push."""
         return Rows(*(buffer[: self._filled] for buffer in (self.z, self.group, self.row)))
 
-    @torch.no_grad()
+    def behind(self, rows: Rows) -> Rows:
+        """``rows`` (n, width), followed by what the queue holds.
+
+        Raises:
+            ValueError: z is not (n, width of the queue).
+        """
+        self._check(rows)
+        return Rows(*(torch.cat([new, old]) for new, old in zip(rows[:3], self.rows()[:3], strict=True)))
+
     def push(self, rows: Rows) -> None:
         """Add the rows of all processes in place of the oldest; of too many the last ``size`` stay.
 
         Raises:
             ValueError: z is not (n, width of the queue).
         """
-        if rows.z.ndim != 2 or rows.z.shape[1] != self.z.shape[1]:
-            raise ValueError(f"the queue holds rows (n, {self.z.shape[1]}), got {tuple(rows.z.shape)}")
         self.push_gathered(gather_rows(Rows(rows.z.detach(), rows.group, rows.row)))
 
     @torch.no_grad()
     def push_gathered(self, rows: Rows) -> None:
         """As :meth:`push`, for rows that are the same on every process already."""
+        self._check(rows)
         dropped = max(0, len(rows.z) - self.size)
         count = len(rows.z) - dropped
         start = (self._next + dropped) % self.size
@@ -61,6 +68,10 @@ class Queue(nn.Module):
             buffer[: count - head] = kept[head:]
         self._next = (start + count) % self.size
         self._filled = min(self.size, self._filled + len(rows.z))
+
+    def _check(self, rows: Rows) -> None:
+        if rows.z.ndim != 2 or rows.z.shape[1] != self.z.shape[1]:
+            raise ValueError(f"the queue holds rows (n, {self.z.shape[1]}), got {tuple(rows.z.shape)}")
 
     def get_extra_state(self) -> Tensor:
         """Where the next row goes and how many slots are filled, for ``state_dict``."""
