@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -83,11 +82,9 @@ class Monitors:
         fixed = FixedSamples(study, options.samples)
         by_rank = by_probe = None
         if options.keep == "best_rank":
-            by_rank = BestEncoder(run.checkpoints / "best-rank.safetensors", "the highest effective rank")
+            by_rank = BestEncoder(run, "best-rank", "the highest effective rank")
         if options.keep == "best_probe":
-            by_probe = BestEncoder(
-                run.checkpoints / "best-probe.safetensors", f"the best online probe of {options.probe}"
-            )
+            by_probe = BestEncoder(run, "best-probe", f"the best online probe of {options.probe}")
         self.best = by_rank or by_probe
         self.callbacks: list[Callback] = [Health(fixed, every=options.health_every, best=by_rank)]
         if options.alarm_every:
@@ -155,8 +152,9 @@ def _embed(study: Study, pretrainer: Pretrainer, indices: Indices) -> NDArray[np
 class BestEncoder:
     """Keeps the weights of the encoder with the highest score so far in a file."""
 
-    def __init__(self, path: Path, what: str) -> None:
-        self.path = path
+    def __init__(self, run: Run, name: str, what: str) -> None:
+        self.run = run
+        self.path = run.checkpoints / f"{name}.safetensors"
         self.what = what
         self.score = float("-inf")
         self.step = 0
@@ -165,7 +163,8 @@ class BestEncoder:
         """Writes the present weights if the score is above all before."""
         if score > self.score:
             self.score, self.step = score, pretrainer.step
-            save_encoder(pretrainer.method.encoder, self.path)
+            with self.run.writing():
+                save_encoder(pretrainer.method.encoder, self.path)
 
     def restore(self, encoder: nn.Module) -> Mapping[str, str]:
         """Loads the kept weights, and says of which step they are."""

@@ -8,7 +8,8 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -109,6 +110,18 @@ class Run:
             probe.unlink()
         except OSError as error:
             raise _unwritable(self.path, error) from error
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns an error of the disk within the block into a UserError that says how to go on."""
+        try:
+            yield
+        except OSError as error:
+            how = "resume this run" if self.last_checkpoint.exists() else "start again"
+            raise UserError(
+                f"the run folder {self.path} could not be written ({error.strerror}); make room or make it "
+                f"writable, then {how}"
+            ) from error
 
     def write_config(self, text: str) -> None:
         """Keeps the resolved configuration. Raises UserError when one is there already."""

@@ -143,7 +143,8 @@ def pretrain(
             "give more patients, or a larger share of them to training"
         )
     if not resume:
-        run.write_facts(study)
+        with run.writing():
+            run.write_facts(study)
     seed_everything(seed)
     method = study.method(study.new_encoder())
     loader = study.training(indices, seed)
@@ -193,7 +194,8 @@ def pretrain(
     chosen = dict(choose(method.encoder)) if choose is not None else {"weights": "of the last step"}
     encoder = method.encoder.eval()
     if leads():
-        _export(study, run, pretrainer, encoder, seed, chosen)
+        with run.writing():
+            _export(study, run, pretrainer, encoder, seed, chosen)
     return PretrainResult(
         encoder=encoder,
         run=run,
@@ -297,11 +299,8 @@ class _MetricsRows(Callback):
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Silences Lightning's banners and the few warnings that do not apply here, and nothing else."""
-    names = (
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.fabric.utilities.rank_zero",
-        "lightning.pytorch",
-    )
+    parts = ("pytorch", "pytorch.utilities.rank_zero", "fabric", "fabric.utilities.rank_zero")
+    names = [f"lightning.{part}" for part in parts]
     levels = {name: logging.getLogger(name).level for name in names}
     try:
         for name in names:

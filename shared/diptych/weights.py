@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from diptych.data.atomic import replacing
@@ -29,7 +29,7 @@ def save_encoder(module: nn.Module, path: str | Path, metadata: Mapping[str, str
             tensors[name] = tensor.clone()
         seen[tensor.data_ptr()] = name
     with replacing(path) as partial:
-        save_file(tensors, partial, metadata={METADATA: json.dumps(metadata or {}, sort_keys=True)})
+        partial.write_bytes(save(tensors, {METADATA: json.dumps(dict(metadata or {}), sort_keys=True)}))
 
 
 def load_encoder(module: nn.Module, path: str | Path) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from diptych.data.quarantine import Quarantine
 from diptych.errors import UserError
 from diptych.method import Method, Pass, Phase, Term
 from diptych.monitors import MonitorOptions, Monitors
+from diptych.objectives import InfoNCE
 from diptych.pretrainer import Pretrainer
 from diptych.runs import Run
 from diptych.schedules import WarmupCosine
@@ -101,14 +102,19 @@ class Points:
         return Views((rows,), {"sample": torch.from_numpy(indices)})
 
 
-def two_noisy_views(views: Views, draw: Draw) -> Views:
-    """Adds noise of each sample's own, and some from the global generator."""
+def two_views(views: Views, draw: Draw) -> Views:
+    """Adds noise that each sample has of its own, in whichever process it is loaded."""
     shape = views.views[0].shape[1:]
     keys = draw.keys()
     noise = np.stack([np.random.default_rng(key).normal(size=(2, *shape)) for key in keys])
     pair = [views.views[0] + 0.3 * torch.from_numpy(noise[:, k]).float() for k in range(2)]
-    pair[1] = pair[1] + 0.01 * torch.randn(pair[1].shape)
     return Views(tuple(pair), views.groups)
+
+
+def two_noisy_views(views: Views, draw: Draw) -> Views:
+    """Takes noise from the global generators too, as data sets of others do."""
+    one, other = two_views(views, draw).views
+    return Views((one + 0.1 * torch.randn(one.shape), other + 0.1 * np.random.rand()), views.groups)  # noqa: NPY002
 
 
 def contrast_method(encoder: nn.Module, rate: float = 1e-2) -> Method:
@@ -125,6 +131,31 @@ def contrast_method(encoder: nn.Module, rate: float = 1e-2) -> Method:
         schedule=lambda optimizer, total_steps: WarmupCosine(optimizer, total_steps, warmup=3),
     )
     return Method({"branch": branch, "apart": apart}, [phase], encoder)
+
+
+def shared_method(encoder: nn.Module) -> Method:
+    """Two phases whose gradients meet: what a distributed run has to average several times a step.
+
+    The second phase trains its own point only, though its gradient reaches the encoder too; no pass uses all
+    weights.
+    """
+    branch, contrast = EachView(encoder), InfoNCE(temperature=0.2)
+    first, second = Apart(), Apart()
+    rounds = [
+        Pass(online=branch, terms=[Term(name="contrast", objective=contrast)]),
+        Pass(online=branch, terms=[Term(name="apart", objective=first, weight=0.5)]),
+    ]
+    again = [Pass(online=branch, terms=[Term(name="again", objective=second)])]
+    phases = [
+        Phase(name="align", passes=rounds, trains=[branch, first], optimizer=sgd),
+        Phase(name="restore", passes=again, trains=[second], optimizer=sgd),
+    ]
+    return Method({"branch": branch, "first": first, "second": second}, phases, encoder)
+
+
+def sgd(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Plain momentum: a gradient of the wrong size changes the weights, which Adam would hide."""
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
 
 
 def collapsing_method(encoder: nn.Module) -> Method:
@@ -148,6 +179,7 @@ def study(
     method: Callable[[nn.Module], Method] = contrast_method,
     dropout: float = 0.1,
     digest_of: str = "a",
+    transform: Callable[[Views, Draw], Views] = two_noisy_views,
 ) -> Study:
     """Patients of two classes; 2 of 3 patients train, the others validate and test."""
     draws = np.random.default_rng(7)
@@ -172,7 +204,7 @@ def study(
         new_encoder=lambda: Encoder(dropout=dropout),
         method=method,
         training=lambda indices, seed: ResumableLoader(
-            points, ShuffledBatches(indices, batch_size, seed), transform=two_noisy_views, workers=workers
+            points, ShuffledBatches(indices, batch_size, seed), transform=transform, workers=workers
         ),
         plain=lambda indices: ResumableLoader(points, OrderedBatches(indices, 16), shared=False),
         summary={"source": "synthetic points"},
@@ -206,9 +238,14 @@ def main() -> None:
     parser.add_argument("--kill-at", type=int)
     parser.add_argument("--signal", type=int, default=signal.SIGKILL)
     parser.add_argument("--monitors", action="store_true")
+    parser.add_argument(
+        "--shared", action="store_true", help="the method whose numbers do not depend on processes"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     of = study(workers=given.workers)
+    if given.shared:
+        of = study(method=shared_method, dropout=0.0, transform=two_views)
     run = Run(given.run)
     watched = monitors(of, run, keep="best_probe") if given.monitors else None
     callbacks: list[Callback] = [] if watched is None else list(watched.callbacks)
