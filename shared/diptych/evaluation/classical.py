@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +36,13 @@ def classical_contenders(
         DataError: the features do not fit the samples, or are infinite.
     """
     notes: list[str] = []
+    linear = "logistic regression" if target.classes else "ridge regression"
     contenders: list[Contender] = []
     features, name = hand_made(study, target.rows)
     if features is None:
         notes.append("no classical baseline: this study has no hand-made features")
-    linear = "logistic regression" if target.classes else "ridge regression"
+    else:
+        notes.append(f"random forest and {linear} on hand-made features: {name}")
     for fraction in fractions:
         if features is not None:
 
@@ -48,12 +51,12 @@ def classical_contenders(
 
             def straight(train: Indices, seed: int, features: Floats = features) -> Floats:
                 fit = fit_linear(features, target, train, seed=seed, impute=True)
-                notes.extend(fit.warnings(f"{linear} on {name}"))
+                notes.extend(fit.warnings(linear))
                 return fit.predict(features[target.test])
 
-            contenders.append(over_draws(f"random forest on {name}", target, fraction, seeds, seeds, forest))
+            contenders.append(over_draws("random forest", target, fraction, seeds, seeds, forest))
             repeats = 1 if fraction == 1.0 else seeds
-            contenders.append(over_draws(f"{linear} on {name}", target, fraction, repeats, seeds, straight))
+            contenders.append(over_draws(linear, target, fraction, repeats, seeds, straight))
         constant = "majority class" if target.classes else "mean"
         repeats = 1 if fraction == 1.0 else seeds
         contenders.append(
@@ -116,10 +119,14 @@ def hand_made(study: Study, rows: Indices) -> tuple[Floats | None, str]:
 
 
 def _forest(features: Floats, target: Target, train: Indices, seed: int) -> Floats:
-    forest = RandomForestClassifier if target.classes else RandomForestRegressor
+    trees = {"n_estimators": TREES, "random_state": seed, "n_jobs": -1}
+    if target.classes:
+        forest: Any = RandomForestClassifier(**trees)  # tries sqrt(features) at a split
+    else:
+        forest = RandomForestRegressor(**trees, max_features=1 / 3, min_samples_leaf=5)  # Breiman, 2001
     # A feature that no training sample has is a constant 0 then, which no tree splits on.
     imputer = SimpleImputer(strategy="median", keep_empty_features=True)
-    model = make_pipeline(imputer, forest(n_estimators=TREES, random_state=seed, n_jobs=-1))
+    model = make_pipeline(imputer, forest)
     if not target.classes:
         model.fit(features[train], target.values[train])
         return np.asarray(model.predict(features[target.test]), dtype=np.float64)

@@ -20,7 +20,7 @@ from diptych.evaluation.metrics import Floats
 from diptych.evaluation.target import Target
 from diptych.study import Indices
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of logistic regression; ridge takes alpha = 1 / C
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of logistic regression; ridge takes alpha = 1 / C
 FOLDS = 5
 STEPS = 2000  # of lbfgs
 PATIENCE = 2  # larger C are not tried after so many that were worse than the best: they are the slow ones

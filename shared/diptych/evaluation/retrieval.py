@@ -67,7 +67,8 @@ def retrieval(
     if features is None:
         notes.append("no classical baseline: this study has no hand-made features")
     else:
-        spaces[name] = [features]
+        spaces["hand-made features"] = [features]
+        notes.append(f"hand-made features: {name}, standardised")
     levels = {"recording": _by_recording(recordings, patients), "sample": np.arange(len(rows))}
     found: dict[str, dict[Column, Measured]] = {}
     for level, group in levels.items():

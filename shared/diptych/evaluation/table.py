@@ -201,7 +201,7 @@ class Table:
         metrics = list(self.metrics[:most])
         for fraction in dict.fromkeys(row.fraction for row in self.rows):
             rows = [row for row in self.rows if row.fraction == fraction]
-            share = "" if fraction is None else f"{fraction:.4g} of the labelled training patients"
+            share = "" if fraction is None else f"{100 * fraction:.4g} % of the labelled training patients"
             numbers = next((row for row in rows if row.patients is not None), None)
             if numbers is not None:
                 share += f" ({numbers.patients} patients, {numbers.samples} samples)"
