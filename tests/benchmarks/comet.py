@@ -1,11 +1,12 @@
-"""COMET's step against its literal implementation: CPU seconds and peak memory, B=64, T=300, C=15, one thread.
+"""COMET's step against its literal implementation: CPU seconds and peak memory, B=64, T=300, C=15, one
+thread.
 
     python tests/benchmarks/comet.py [--rounds 3] [--steps 3] [--windows 64]
 
 Every measurement runs in a process of its own, the contenders in turn within a round. A step is zeroing of
-gradients, all encodings, levels and backward passes, AdamW and the averaging of weights. Printed are medians over
-all steps but each process's first two, with their range; the peak is the highest resident memory during the steps
-minus that before the first.
+gradients, all encodings, levels and backward passes, AdamW and the averaging of weights. Printed are medians
+over all steps but each process's first two, with their range; the peak is the highest resident memory during
+the steps minus that before the first.
 """
 
 from __future__ import annotations

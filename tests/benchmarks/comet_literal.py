@@ -1,7 +1,8 @@
 """COMET's pretraining step word for word: the yardstick of ``comet.py``, and a text to learn the method from.
 
-Wang et al. 2023, "Contrast Everything". Eight passes through the encoder (two views for each of the four levels)
-are all kept until one backward pass; every similarity matrix is formed whole. Nothing is left out and nothing is
+Wang et al. 2023, "Contrast Everything". Eight passes through the encoder (two views for each of the four
+levels) are all kept until one backward pass; every similarity matrix is formed whole. Nothing is left out and
+nothing is
 saved: what the method costs when its formulas are typed in as they stand.
 
 Letters: B windows, T time steps, C channels, K width of the embedding.
