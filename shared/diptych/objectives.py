@@ -35,7 +35,8 @@ class InfoNCE(nn.Module):
         group: the ids that make positives: "sample" is NT-Xent, a label or patient id supervised contrast.
         level: contrast whole samples, positions of dense maps, or parts.
         scope: for "grid", compare within a "sample" (then positions are the groups) or a "position"; for
-            "parts" the name of the ids of what is compared, or None for all.
+            "whole" and "parts" the name of the ids of what is compared ("patient": windows of one patient
+            with each other only), or None for all.
         temperature: divides similarities; the start value where it is ``learned``.
         form: average several positives outside ("out") or inside ("in") the logarithm.
         positives: "later" counts each unordered pair once (see :func:`diptych.losses.contrast.contrast`).
@@ -71,8 +72,10 @@ class InfoNCE(nn.Module):
             )
         if level == "grid" and scope not in ("sample", "position"):
             raise ConfigError(f"level grid needs scope sample or position, got {scope!r}")
-        if level == "whole" and scope is not None:
-            raise ConfigError(f"level whole compares all samples and takes no scope, got {scope!r}")
+        if queue is not None and scope is not None:
+            raise ConfigError(
+                f"a queue is compared with every anchor; leave out the scope {scope!r} or the queue"
+            )
         if queue is not None and level != "whole":
             raise ConfigError(f"a queue holds whole samples, but the level is {level}; leave the queue out")
         if average == "pairs" and form == "in":
@@ -123,7 +126,7 @@ class InfoNCE(nn.Module):
 
     def _rows(self, encoded: Sequence[Encoded], batch: Views) -> Rows:
         if self.level == "whole":
-            return whole_rows(encoded, batch.groups, self.group)
+            return whole_rows(encoded, batch.groups, self.group, scope=self.scope)
         if self.level == "parts":
             return parts_rows(encoded, batch.groups, self.group, scope=self.scope)
         scope: GridScope = "sample" if self.scope == "sample" else "position"

@@ -19,10 +19,21 @@ Level = Literal["whole", "grid", "parts"]
 GridScope = Literal["sample", "position"]
 
 
-def whole_rows(encoded: Sequence[Encoded], groups: Mapping[str, Tensor], group: str = "sample") -> Rows:
-    """One row per sample and view: z (views * n, width), grouped by ``groups[group]`` (n,)."""
+def whole_rows(
+    encoded: Sequence[Encoded],
+    groups: Mapping[str, Tensor],
+    group: str = "sample",
+    *,
+    scope: str | None = None,
+) -> Rows:
+    """One row per sample and view: z (views * n, width), grouped by ``groups[group]`` (n,).
+
+    ``groups[scope]`` (n,), when named, says which samples are compared, such as those of one patient.
+    """
     z = torch.cat([each.whole for each in encoded])
-    return Rows(z, *_ids(encoded, groups, group, "sample", len(encoded[0].whole)))
+    n = len(encoded[0].whole)
+    scopes = None if scope is None else _group(groups, scope, n).repeat(len(encoded))
+    return Rows(z, *_ids(encoded, groups, group, "sample", n), scopes)
 
 
 def parts_rows(

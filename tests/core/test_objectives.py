@@ -191,6 +191,21 @@ def test_scattering_is_averaged_over_views() -> None:
     torch.testing.assert_close(Scattering()(online, (), BATCH), expected)
 
 
+def test_a_scope_compares_the_samples_of_one_patient_alone() -> None:
+    online = views()
+    patients = torch.tensor([7, 7, 3, 7, 3])
+    batch = Views((), GROUPS | {"patient": patients})
+    loss = InfoNCE(scope="patient")(online, (), batch)
+    apart = []
+    for patient in (7, 3):
+        own = patients == patient
+        part = tuple(Encoded(each.whole[own]) for each in online)
+        apart += [InfoNCE()(part, (), Views((), {"sample": SAMPLE[own]}))] * int(own.sum())
+    torch.testing.assert_close(loss, torch.stack(apart).mean())
+    everyone = InfoNCE()(online, (), batch)
+    assert loss < everyone  # fewer candidates
+
+
 @pytest.mark.parametrize("width", [WIDTH, 8])
 def test_a_batch_of_one_sample_gives_zero_not_nan(width: int) -> None:
     one = tuple(Encoded(torch.randn(1, width, requires_grad=True)) for _ in range(1))
@@ -206,7 +221,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"temperature": math.nan}, "the temperature must be above 0, got nan"),
     ({"level": "grid"}, "level grid needs scope sample or position, got None"),
     ({"level": "grid", "scope": "time"}, "level grid needs scope sample or position, got 'time'"),
-    ({"scope": "sample"}, "level whole compares all samples and takes no scope, got 'sample'"),
+    (
+        {"scope": "patient", "queue": Queue(4, 3)},
+        "a queue is compared with every anchor; leave out the scope",
+    ),
     ({"level": "parts", "queue": Queue(4, 3)}, "a queue holds whole samples, but the level is parts"),
     ({"average": "pairs", "form": "in"}, "average pairs needs form out"),
 ]
