@@ -62,7 +62,7 @@ def continuous_mask(B: int, T: int) -> Tensor:
 
 
 def contrast_with_the_twin(V: Tensor) -> Tensor:
-    """V (scopes, 2n, K): rows m and m + n are twins; mean of logsumexp_{j != m} <V_m, V_j> - <V_m, V_twin>."""
+    """V (scopes, 2n, K): rows m and m + n are twins; mean of lse_{j != m} <V_m, V_j> - <V_m, V_twin>."""
     rows = V.shape[1]
     S = V @ V.transpose(1, 2)
     S = S.masked_fill(torch.eye(rows, dtype=torch.bool), -torch.inf)
