@@ -27,38 +27,38 @@ class TrialBatches:
     Args:
         indices: (n,) the windows to load.
         trials: (n,) the trial of each; any ids that can be sorted, unique over all patients.
+        patients: (n,) the patient of each.
         batch_size: windows of a batch; the last one may hold fewer, and is left out when it holds one alone
             and there are others, since a single window has nothing to be contrasted with.
         seed: every seed has its own batches.
         order: "trial" shuffles the windows inside each trial and the order of the trials, and keeps the
             windows of a trial together; "batch" cuts the windows, sorted by trial, into n // batch_size
             nearly equal chunks and shuffles chunks and windows inside chunks; "random" ignores trials.
-        patients: (n,) the patient of each window, needed with ``trials_per_patient``.
         trials_per_patient: with order "trial", up to this many trials of one patient follow each other, so
             that a batch has positives at the patient level that are not of one trial.
         fixed: as in the released code, draw who shares a batch once for all epochs and redraw only the order
             inside each batch; otherwise everything is drawn anew each epoch.
 
     Raises:
-        ConfigError: unequal lengths, no windows, a batch size below 2, a batch order with fewer windows than
-            a batch, or trials_per_patient without patients.
+        ConfigError: unequal lengths, no windows, a batch size below 2, or a batch order with fewer windows
+            than a batch.
     """
 
     def __init__(
         self,
         indices: Indices,
         trials: ArrayLike,
+        patients: ArrayLike,
+        *,
         batch_size: int,
         seed: int,
-        *,
         order: SampleOrder = "trial",
-        patients: ArrayLike | None = None,
         trials_per_patient: int = 1,
         fixed: bool = False,
     ) -> None:
         self.indices = np.asarray(indices, dtype=np.int64)
         self.trials = _numbered(trials)
-        self.patients = None if patients is None else _numbered(patients)
+        self.patients = _numbered(patients)
         self.batch_size, self.seed, self.order = batch_size, seed, order
         self.trials_per_patient, self.fixed = trials_per_patient, fixed
         self._check()
@@ -93,7 +93,7 @@ class TrialBatches:
         """The place of every trial in the order of trials, (number of trials,)."""
         count = int(self.trials.max()) + 1
         turn = generator.permutation(count)
-        if self.patients is not None and self.trials_per_patient > 1:
+        if self.trials_per_patient > 1:
             patient = np.zeros(count, dtype=np.int64)
             patient[self.trials] = self.patients
             turn = _side_by_side(turn, patient[turn], self.trials_per_patient, generator)
@@ -109,7 +109,7 @@ class TrialBatches:
         if n == 0:
             raise ConfigError("there are no windows to make batches of; check the split and the filters")
         for name, ids in (("trials", self.trials), ("patients", self.patients)):
-            if ids is not None and len(ids) != n:
+            if len(ids) != n:
                 raise ConfigError(f"{n} windows came with {len(ids)} {name}; each window needs one")
         if self.order not in ("trial", "batch", "random"):
             raise ConfigError(f"order must be one of trial, batch, random, got {self.order!r}")
@@ -120,11 +120,8 @@ class TrialBatches:
                 f"order batch needs at least a batch of {self.batch_size} windows, got {n}; lower the batch "
                 "size or use order trial"
             )
-        if self.trials_per_patient < 1 or (self.trials_per_patient > 1 and self.patients is None):
-            raise ConfigError(
-                "trials_per_patient is at least 1, and above 1 it needs the patient of each window; got "
-                f"{self.trials_per_patient} with {'no ' if self.patients is None else ''}patients"
-            )
+        if self.trials_per_patient < 1:
+            raise ConfigError(f"trials_per_patient is at least 1, got {self.trials_per_patient}")
 
 
 def _numbered(ids: ArrayLike) -> Indices:

@@ -19,7 +19,7 @@ PATIENT_OF = dict(zip(INDICES.tolist(), PATIENTS.tolist(), strict=True))
 
 
 def plan(seed: int = 1, **options: object) -> TrialBatches:
-    return TrialBatches(INDICES, TRIALS, 16, seed, **options)
+    return TrialBatches(INDICES, TRIALS, PATIENTS, batch_size=16, seed=seed, **options)
 
 
 def runs(ids: list[str]) -> list[str]:
@@ -70,7 +70,7 @@ def test_redrawn_batches_do_not_keep_their_windows() -> None:
 
 @pytest.mark.parametrize(("together", "expected"), [(2, [1, 2] * 5), (3, [3] * 5), (9, [3] * 5)])
 def test_trials_of_a_patient_can_follow_each_other(together: int, expected: list[int]) -> None:
-    order = np.concatenate(plan(patients=PATIENTS, trials_per_patient=together).batches(0)).tolist()
+    order = np.concatenate(plan(trials_per_patient=together).batches(0)).tolist()
     groups = runs([PATIENT_OF[i] for i in order])
     assert len(runs([TRIAL_OF[i] for i in order])) == 15
     assert len(groups) <= len(expected)
@@ -87,7 +87,7 @@ def test_more_trials_per_patient_make_more_pairs_of_one_patient_in_a_batch() -> 
                 found += sum(p == q and s != t for p, s in trials for q, t in trials)
         return found
 
-    assert pairs(patients=PATIENTS, trials_per_patient=3) > 2 * pairs()
+    assert pairs(trials_per_patient=3) > 2 * pairs()
 
 
 def test_batch_order_shuffles_within_chunks_of_neighbouring_trials() -> None:
@@ -97,9 +97,11 @@ def test_batch_order_shuffles_within_chunks_of_neighbouring_trials() -> None:
 
 
 def test_a_rest_of_one_window_is_left_out() -> None:
-    batches = TrialBatches(np.arange(9), np.zeros(9), 4, 0).batches(0)
-    assert [len(batch) for batch in batches] == [4, 4]
-    assert [len(batch) for batch in TrialBatches(np.arange(1), np.zeros(1), 4, 0).batches(0)] == [1]
+    def lengths(n: int) -> list[int]:
+        batches = TrialBatches(np.arange(n), np.zeros(n), np.zeros(n), batch_size=4, seed=0).batches(0)
+        return [len(batch) for batch in batches]
+
+    assert (lengths(9), lengths(10), lengths(1)) == ([4, 4], [4, 4, 2], [1])
 
 
 def test_a_plan_fits_the_loader() -> None:
@@ -115,11 +117,11 @@ def test_a_plan_fits_the_loader() -> None:
         ({"order": "batch", "batch_size": 100}, "order batch needs at least a batch of 100 windows, got 90"),
         ({"trials": [1, 2]}, "90 windows came with 2 trials"),
         ({"patients": [1, 2]}, "90 windows came with 2 patients"),
-        ({"trials_per_patient": 2}, "needs the patient of each window; got 2 with no patients"),
-        ({"indices": np.array([]), "trials": []}, "there are no windows to make batches of"),
+        ({"trials_per_patient": 0}, "trials_per_patient is at least 1, got 0"),
+        ({"indices": np.array([]), "trials": [], "patients": []}, "there are no windows to make batches of"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(options: dict[str, object], message: str) -> None:
-    settings = {"indices": INDICES, "trials": TRIALS, "batch_size": 16, "seed": 0} | options
-    with pytest.raises(ConfigError, match=message):
+    settings = {"indices": INDICES, "trials": TRIALS, "patients": PATIENTS, "batch_size": 16, "seed": 0} |
+    options with pytest.raises(ConfigError, match=message):
         TrialBatches(**settings)
