@@ -5,34 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
 from diptych.data.identity import Split
-from diptych.data.loading import BatchPlan, OrderedBatches, ResumableLoader
+from diptych.data.loading import OrderedBatches, ResumableLoader
 from diptych.errors import ConfigError
 from diptych.method import MethodBuilder, OptimizerFactory, ScheduleFactory
 from diptych.study import Indices, Study
 from diptych.types import Views
 from diptych_biosignals.features import baseline
+from diptych_biosignals.sampling import SampleOrder, TrialBatches
 from diptych_biosignals.scan import expand
 from diptych_biosignals.simulate import simulate
 from diptych_biosignals.source import Label, Prepared, Signal, Source, prepare
-
-Keys = NDArray[np.int64]
-
-
-class PlanBuilder(Protocol):
-    """How windows are put into batches, as a config names it: a class whose instances make a batch plan."""
-
-    def __call__(
-        self, indices: Indices, trials: Keys, patients: Keys, *, batch_size: int, seed: int
-    ) -> BatchPlan: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +31,19 @@ class Loading:
 
     Args:
         batch_size: Windows in a batch, over all processes.
+        order: Which windows share a batch: "trial" keeps a trial's windows together, so that the trial and
+            patient levels have positives, "random" ignores trials, "batch" is the release's third order.
+        trials_per_patient: With order trial, how many trials of one patient follow each other.
+        fixed: Draw who shares a batch once for all epochs, as the release does, instead of each epoch.
         workers: Processes that load batches; windows are slices of a memory map and rarely need any.
         cache: Folder of prepared signals; by default DIPTYCH_CACHE or the user's cache folder.
         readers: Processes that read and prepare recordings; by default one per CPU.
     """
 
     batch_size: int = 64
+    order: SampleOrder = "trial"
+    trials_per_patient: int = 1
+    fixed: bool = False
     workers: int = 0
     cache: str | None = None
     readers: int | None = None
@@ -108,7 +105,6 @@ def build(
     simulation: Simulation | None = None,
     split: Split = Split(),  # noqa: B008  (frozen)
     loader: Loading = Loading(),
-    batches: PlanBuilder,
     encoder: Callable[[int], nn.Module],
     method: MethodBuilder,
     optimizer: OptimizerFactory,
@@ -125,7 +121,6 @@ def build(
         simulation: Writes simulated ECG to data.path before it is read; for demos and tests.
         split: Shares of patients in train, validation and test.
         loader: How batches are made.
-        batches: Which windows share a batch, such as diptych_biosignals.sampling.TrialBatches.
         encoder: The network; it is given the number of leads.
         method: How the encoder is pretrained, such as diptych_biosignals.comet.Comet.
         optimizer: A torch optimiser.
@@ -139,12 +134,15 @@ def build(
     windows = Windows(prepared)
 
     def training(indices: Indices, seed: int) -> DataLoader[Any]:
-        plan = batches(
+        plan = TrialBatches(
             indices,
             prepared.trial_ids[indices],
             prepared.patient_ids[indices],
             batch_size=loader.batch_size,
             seed=seed,
+            order=loader.order,
+            trials_per_patient=loader.trials_per_patient,
+            fixed=loader.fixed,
         )
         return ResumableLoader(windows, plan, workers=loader.workers)
 
