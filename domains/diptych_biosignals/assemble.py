@@ -228,7 +228,7 @@ def report(
         "quarantine": "; ".join(f"{kind} ({count})" for kind, count in quarantine.kinds().items()) or "none",
     }
     if found.other:
-        lines["files that are no recordings"] = ", ".join(
+        lines["files of no recording"] = ", ".join(
             f"{suffix} ({count})" for suffix, count in found.other.most_common(6)
         )
     return {**lines, **annotated.report}

@@ -36,7 +36,7 @@ BANDS = {
 }
 RATIOS = (("theta", "alpha"), ("theta", "beta"), ("alpha", "beta"))
 
-_VERSION = 1  # raise when the features change: stored ones are then computed anew
+_VERSION = 2  # raise when the features change: stored ones are then computed anew
 _NAMES: dict[Kind, str] = {"ecg": "HRV, QRS and wave amplitudes", "eeg": "band powers"}
 
 
@@ -154,15 +154,12 @@ def _waves(median: Vector, r: int, rate: float) -> Vector:
     level = np.median(part(-0.12, -0.06), axis=0)  # PQ segment
     qrs = part(-0.06, 0.08) - level
     p_wave, t_wave = part(-0.28, -0.1) - level, part(0.16, 0.48) - level
-    slope = np.abs(np.diff(part(-0.1, 0.12), axis=0))
-    steep = slope > 0.15 * slope.max(axis=0)
-    first, last = steep.argmax(axis=0), len(steep) - 1 - steep[::-1].argmax(axis=0)
     return np.stack(
         [
             qrs.max(axis=0),
             qrs.min(axis=0),
             np.ptp(qrs, axis=0),
-            (last - first + 1) / rate,
+            _spread(np.diff(part(-0.12, 0.14), axis=0) ** 2) / rate,
             np.take_along_axis(p_wave, np.abs(p_wave).argmax(axis=0)[None], 0)[0],
             np.mean(part(0.08, 0.12), axis=0) - level,
             np.take_along_axis(t_wave, np.abs(t_wave).argmax(axis=0)[None], 0)[0],
@@ -170,6 +167,19 @@ def _waves(median: Vector, r: int, rate: float) -> Vector:
         ],
         axis=1,
     )
+
+
+def _spread(weight: Vector) -> Vector:
+    """Four standard deviations of the time (rows) at which weight lies: the width of a QRS by its steepness.
+
+    Smooth in the signal, where the first and last crossing of a threshold would jump by whole samples.
+    """
+    total = weight.sum(axis=0)
+    share = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
+    time = np.arange(len(weight))[:, None]
+    centre = (share * time).sum(axis=0)
+    spread: Vector = 4 * np.sqrt((share * (time - centre) ** 2).sum(axis=0))
+    return spread
 
 
 def _atrial(beats: Vector, median: Vector, r: int, rate: float) -> Vector:

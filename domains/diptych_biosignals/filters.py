@@ -15,6 +15,7 @@ from diptych_biosignals.recording import Signal32
 Normalisation = Literal["none", "zscore", "robust"]
 
 _MAX_FACTOR = 10_000  # largest up- or down-sampling factor tried for the ratio of two rates
+_SETTLE = 3.0  # periods of the lowest frequency
 _NOTCH_QUALITY = 30.0  # centre frequency over bandwidth at -3 dB
 
 
@@ -59,19 +60,23 @@ def band_pass(
         sections = sps.butter(order, low, "highpass", fs=rate, output="sos")
     else:
         sections = sps.butter(order, [low, high], "bandpass", fs=rate, output="sos")
-    return _both_ways(sections, signal)
+    lowest = low if low is not None else high
+    return _both_ways(sections, signal, round(_SETTLE * rate / lowest) if lowest else 0)
 
 
 def notch(signal: Signal32, rate: float, frequency: float) -> Signal32:
     """Zero-phase notch at ``frequency`` Hz (mains), quality 30."""
     numerator, denominator = sps.iirnotch(frequency, _NOTCH_QUALITY, fs=rate)
-    return _both_ways(sps.tf2sos(numerator, denominator), signal)
+    return _both_ways(sps.tf2sos(numerator, denominator), signal, round(_NOTCH_QUALITY * rate / frequency))
 
 
-def _both_ways(sections: NDArray[np.float64], signal: Signal32) -> Signal32:
-    padding = min(len(signal) - 1, 3 * (2 * len(sections) + 1) * 10)
-    out = sps.sosfiltfilt(sections, signal.astype(np.float64), axis=0, padlen=padding)
-    return np.ascontiguousarray(out, dtype=np.float32)
+def _both_ways(sections: NDArray[np.float64], signal: Signal32, reach: int) -> Signal32:
+    """Filter forwards and backwards; ``reach`` samples are mirrored at both ends to let the filter settle."""
+    out = np.empty_like(signal)
+    for lead in range(signal.shape[1]):  # one at a time: a day of twelve leads in float64 would not fit
+        column = signal[:, lead].astype(np.float64)
+        out[:, lead] = sps.sosfiltfilt(sections, column, padlen=min(len(signal) - 1, reach))
+    return out
 
 
 def normalise(signal: Signal32, how: Normalisation) -> Signal32:

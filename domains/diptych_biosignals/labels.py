@@ -101,8 +101,10 @@ def interval_texts(
     """
     texts: list[str | None] = [None] * len(of)
     rows_of = {str(name): rows for name, rows in table.groupby("recording", sort=False)}
+    order = np.argsort(of, kind="stable")
+    edges = np.searchsorted(of[order], np.arange(len(records) + 1))
     for number, name in enumerate(records):
-        windows = np.flatnonzero(of == number)
+        windows = order[edges[number] : edges[number + 1]]
         rows = rows_of.get(name)
         if rows is None or not len(windows):
             continue

@@ -108,7 +108,7 @@ def load(target: Path) -> Piece | None:
     if not target.with_suffix(".npy").is_file() or not target.with_suffix(".npz").is_file():
         return None
     try:
-        with np.load(target.with_suffix(".npz"), allow_pickle=False) as file:
+        with target.with_suffix(".npz").open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             facts = json.loads(str(file["facts"]))
             part, starts, trials, times, rows = (file[name] for name in Piece._fields[:-1])
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):

@@ -49,7 +49,7 @@ class Scan:
     scanned: tuple[Scanned, ...]
     rejected: tuple[Rejected, ...]
     checksums: dict[str, Checksum]  # of every file that recordings depend on, by path below the root
-    other: Counter[str]  # files that are no recordings, by suffix
+    other: Counter[str]  # files that belong to no recording, by suffix
 
     def relative(self, path: Path) -> str:
         """A path below the root, posix."""
@@ -92,11 +92,12 @@ def scan(source: Source, *, workers: int | None = None) -> Scan:
     """Find recordings, hash their files and read their headers. Raises DataError where there are none."""
     root, files, manifest = locate(source)
     found = readers.find(sorted(files), root, source.format)
+    other = Counter(path.suffix.lower() or "no suffix" for path in found.other)
     items = [
         (kind, item) for kind, item in found.items if _wanted(item.path.relative_to(root).as_posix(), source)
     ]
     if not items:
-        raise DataError(_nothing_found(source, found.other, len(found.items)))
+        raise DataError(_nothing_found(source, other, len(found.items)))
     paths = sorted(
         {file.relative_to(root).as_posix() for _, item in items for file in item.files or (item.path,)}
     )
@@ -117,9 +118,7 @@ def scan(source: Source, *, workers: int | None = None) -> Scan:
         reasons = Counter(row.reason for row in rejected).most_common(3)
         listed = "; ".join(f"{reason} ({count})" for reason, count in reasons)
         raise DataError(f"none of {len(items)} recordings can be read: {listed}")
-    return Scan(
-        root=root, scanned=tuple(scanned), rejected=tuple(rejected), checksums=sums, other=found.other
-    )
+    return Scan(root=root, scanned=tuple(scanned), rejected=tuple(rejected), checksums=sums, other=other)
 
 
 def item_path(item: Item, root: Path) -> str:

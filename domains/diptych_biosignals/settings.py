@@ -8,7 +8,7 @@ from typing import Literal
 
 from diptych.errors import ConfigError
 from diptych_biosignals.filters import Normalisation
-from diptych_biosignals.readers import ArrayFacts, Axes, Format
+from diptych_biosignals.readers import ArrayFacts, Axes
 from diptych_biosignals.rules import Rule, nearest
 
 
@@ -41,9 +41,9 @@ class Source:
     path: str
     include: list[str] = field(default_factory=lambda: ["*"])
     exclude: list[str] = field(default_factory=list)
-    format: Literal["auto"] | Format = "auto"
+    format: Literal["auto", "wfdb", "edf", "numpy", "dicom"] = "auto"
     rate: float | None = None
-    axes: Axes = "time,leads"
+    axes: Axes = "time_leads"
     lead_names: list[str] | None = None
     names: str | None = None
     patient: str = "record"

@@ -49,11 +49,10 @@ def simulate(
     """Write simulated ECG as WFDB records with a table of labels, and return the folder.
 
     Records are ``simulated_PP_R.hea/.dat`` with the leads I, II and III; the table ``simulated.csv`` has the
-    columns patient, rhythm (regular, irregular), qrs (narrow, wide) and heart_rate (1/min), one row a patient.
+    columns patient, rhythm (regular, irregular), qrs (narrow, wide) and heart_rate (1/min), one row each.
     Both classes of both labels are equally frequent and independent where ``patients`` is a multiple of 4.
     Wave amplitudes, their places and noise differ between patients, so that each has a shape of their own.
-    A folder that already holds the same simulation (same table) is left as it is; equal arguments give the
-    same bytes.
+    A folder that already holds this simulation is left as it is; equal arguments give the same bytes.
 
     Model: P. E. McSharry et al., A dynamical model for generating synthetic electrocardiogram signals, IEEE
     Trans. Biomed. Eng. 50(3), 2003; lead III is II - I (Einthoven).

@@ -38,6 +38,8 @@ from diptych_biosignals.store import Store
 
 __all__ = ["Label", "Prepared", "Signal", "Source", "prepare"]
 
+_ROWS_PER_JOB = 256  # recordings of one file that are prepared and stored together
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
@@ -195,7 +197,7 @@ def resolve(scanned: list[Scanned], source: Source, signal: Signal) -> tuple[tup
 def make_jobs(
     annotated: Annotated, wanted: tuple[str, ...], signal: Signal, found: Scan, quarantine: Quarantine
 ) -> list[tuple[Job, list[int]]]:
-    """One job per file with the numbers of its recordings; others go to quarantine."""
+    """One job per file, or per some rows of a big array, with the numbers of its recordings; others go to quarantine."""
     files: dict[Path, list[tuple[int, tuple[str | None, ...]]]] = defaultdict(list)
     for number, each in enumerate(annotated.scanned):
         try:
@@ -206,7 +208,10 @@ def make_jobs(
         else:
             files[each.item.path].append((number, tuple(leads)))
     grouped = []
-    for members in files.values():
+    chunks = [
+        each[i : i + _ROWS_PER_JOB] for each in files.values() for i in range(0, len(each), _ROWS_PER_JOB)
+    ]
+    for members in chunks:
         first = annotated.scanned[members[0][0]]
         digests = [found.checksums[found.relative(file)].sha256 for file in first.item.files]
         items = tuple(annotated.scanned[number].item for number, _ in members)

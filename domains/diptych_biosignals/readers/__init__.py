@@ -5,7 +5,6 @@ Libraries are imported when a format is met, so that reading arrays needs no MNE
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,7 +14,7 @@ from typing import Any, Literal
 from diptych_biosignals.recording import Header, Item, Recording
 
 Format = Literal["wfdb", "edf", "numpy", "dicom"]
-Axes = Literal["time,leads", "leads,time"]
+Axes = Literal["time_leads", "leads_time"]
 
 _MODULES: dict[Format, str] = {
     "wfdb": "diptych_biosignals.readers.wfdb_records",
@@ -33,16 +32,16 @@ class ArrayFacts:
     """What the config says about arrays, which carry neither rate nor lead names."""
 
     rate: float | None = None  # Hz
-    axes: Axes = "time,leads"
+    axes: Axes = "time_leads"
     lead_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What lies in a folder: recordings with their formats, and how many files are none, by suffix."""
+    """What lies in a folder: recordings with their formats, and the files of which no recording is made."""
 
     items: tuple[tuple[Format, Item], ...]
-    other: Counter[str]
+    other: tuple[Path, ...]
 
 
 def format_of(path: Path) -> Format | None:
@@ -56,18 +55,16 @@ def format_of(path: Path) -> Format | None:
 def find(files: Sequence[Path], root: Path, only: Format | Literal["auto"] = "auto") -> Found:
     """Sort files into recordings of the known formats, or of one of them."""
     by_format: dict[Format, list[Path]] = {name: [] for name in _MODULES}
-    other: Counter[str] = Counter()
     for path in files:
         kind = format_of(path)
-        if kind is None or only not in ("auto", kind):
-            other[path.suffix.lower() or "no suffix"] += 1
-        else:
+        if kind is not None and only in ("auto", kind):
             by_format[kind].append(path)
     items = [
         (kind, item) for kind, paths in by_format.items() if paths for item in _module(kind).find(paths, root)
     ]
     items.sort(key=lambda each: (each[1].path, each[1].part or 0))
-    return Found(items=tuple(items), other=other)
+    used = {file for _, item in items for file in (item.path, *item.files)}
+    return Found(items=tuple(items), other=tuple(path for path in files if path not in used))
 
 
 def read_header(kind: Format, item: Item, arrays: ArrayFacts) -> Header:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def read_header(
     item: Item,
     *,
     rate: float | None = None,
-    axes: Axes = "time,leads",
+    axes: Axes = "time_leads",
     lead_names: Sequence[str] | None = None,
 ) -> Header:
     """Shape and, from an archive, its own ``rate`` and ``leads``; the config gives what is lacking.
@@ -63,7 +64,7 @@ def read_header(
     )
 
 
-def read(item: Item, leads: Sequence[str], header: Header, *, axes: Axes = "time,leads") -> Recording:
+def read(item: Item, leads: Sequence[str], header: Header, *, axes: Axes = "time_leads") -> Recording:
     """One recording of the array as float32."""
     array, _ = _load(item.path)
     signal = _one(array, item.part, axes)
@@ -79,9 +80,18 @@ def read(item: Item, leads: Sequence[str], header: Header, *, axes: Axes = "time
 def _load(path: Path) -> tuple[np.ndarray[Any, np.dtype[Any]], dict[str, Any]]:
     """The signal array, and what an archive says beside it. Object arrays are refused (they hold pickles)."""
     try:
+        return _load_once(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise malformed("NumPy file", error) from None
+
+
+@lru_cache(maxsize=1)
+def _load_once(path: Path, _: int) -> tuple[np.ndarray[Any, np.dtype[Any]], dict[str, Any]]:
+    """Loaded once for all rows of a big array, as long as the file's time of change (second argument) stays."""
+    try:
         if path.suffix.lower() == ".npy":
             return _numeric(np.load(path, mmap_mode="r", allow_pickle=False)), {}
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             if "signal" not in archive:
                 raise Unreadable("the .npz archive has no array named 'signal'")
             extra = {key: archive[key] for key in ("rate", "leads") if key in archive}
@@ -102,4 +112,4 @@ def _one(
     one = array if part is None else array[part]
     if one.ndim == 1:
         one = one[:, None]
-    return one if axes == "time,leads" or array.ndim == 1 else one.T
+    return one if axes == "time_leads" or array.ndim == 1 else one.T
