@@ -122,6 +122,7 @@ def test_a_plan_fits_the_loader() -> None:
     ],
 )
 def test_settings_that_cannot_work_are_refused(options: dict[str, object], message: str) -> None:
-    settings = {"indices": INDICES, "trials": TRIALS, "patients": PATIENTS, "batch_size": 16, "seed": 0} |
-    options with pytest.raises(ConfigError, match=message):
+    ids = {"indices": INDICES, "trials": TRIALS, "patients": PATIENTS}
+    settings = ids | {"batch_size": 16, "seed": 0} | options
+    with pytest.raises(ConfigError, match=message):
         TrialBatches(**settings)
