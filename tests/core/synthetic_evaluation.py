@@ -75,7 +75,7 @@ def study(*, patients: int = 60, baseline: bool = True, seed: int = 3, split: Sp
     states = np.arange(2 * patients) % 2
     signal = np.stack(
         [
-            (2 * signs - 1)[owner] + 0.8 * draws.normal(size=patients)[owner],
+            (2 * signs - 1)[owner] + 0.5 * draws.normal(size=patients)[owner],
             (ages[owner] - 50) / 20 + (groups[owner] - 1),
             2.0 * states[recording] - 1,
         ],

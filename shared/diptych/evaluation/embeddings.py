@@ -19,14 +19,15 @@ from diptych.types import Encoded, Views
 def embed(encoder: nn.Module, loader: Iterable[Any], device: str = "auto") -> NDArray[np.float32]:
     """The ``whole`` rows of the first view of every batch, (n, width) float32, in the loader's order.
 
-    Runs in evaluation mode and without gradient; the encoder's device and the mode of each of its modules are
-    restored afterwards.
+    Runs in evaluation mode and without gradient; the encoder's device, the mode of each of its modules and torch's
+    random state are restored afterwards.
 
     Raises:
         UserError: the loader is empty, or an embedding is not finite.
     """
     target = choose_device(device)
-    with _evaluating(encoder, target), torch.inference_mode():
+    # A DataLoader draws a seed from the global generator; whoever embeds while training must not notice.
+    with torch.random.fork_rng(devices=[]), _evaluating(encoder, target), torch.inference_mode():
         rows = [whole(encoder, batch, target).float().cpu() for batch in loader]
     if not rows:
         raise UserError("there is nothing to embed: the loader is empty; expected at least one sample")

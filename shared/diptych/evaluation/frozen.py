@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +40,15 @@ def random_encoder(study: Study, seed: int) -> nn.Module:
         return study.new_encoder()
 
 
-def torch_seed(seed: int) -> AbstractContextManager[None]:
+@contextmanager
+def torch_seed(seed: int) -> Iterator[None]:
     """Seeds the global generators for a block and restores them afterwards."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     number = 0 if accelerator is None else torch.accelerator.device_count()
     devices = [torch.device(str(accelerator), index) for index in range(number)]
-    return seeded(seed << 1, devices)  # it leaves out the last bit
+    with seeded(seed, devices):
+        torch.manual_seed(seed)  # the accelerators' generators too
+        yield
 
 
 def check_options(fractions: Sequence[float], seeds: int) -> tuple[float, ...]:
