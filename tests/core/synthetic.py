@@ -128,7 +128,7 @@ def contrast_method(encoder: nn.Module, rate: float = 1e-2) -> Method:
         ],
         trains=[branch, apart],
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=rate),
-        schedule=lambda optimizer, total_steps: WarmupCosine(optimizer, total_steps, warmup=3),
+        schedule=lambda optimizer, total_steps: WarmupCosine(optimizer, total_steps, warmup=0.15),
     )
     return Method({"branch": branch, "apart": apart}, [phase], encoder)
 
