@@ -206,7 +206,7 @@ class ObservationLevel:
 
     def __call__(self, online: tuple[Encoded, ...], target: tuple[Encoded, ...], batch: Views) -> Tensor:
         """The loss of ``online[i].grid`` (B, K, T) for the two views of ``pair``."""
-        return mean_over_scales(observation_loss, _stacked(online, self.pair))
+        return mean_over_scales(observation_loss, stacked(online, self.pair))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +217,7 @@ class SampleLevel:
 
     def __call__(self, online: tuple[Encoded, ...], target: tuple[Encoded, ...], batch: Views) -> Tensor:
         """The loss of ``online[i].grid`` (B, K, T) for the two views of ``pair``."""
-        z = _stacked(online, self.pair)
+        z = stacked(online, self.pair)
         positions, windows = batch_positions(z.shape[2], z.device)
         return mean_over_scales(lambda scale: sample_loss(scale, positions, windows), z)
 
@@ -255,7 +255,7 @@ class IdLevel:
         return id_loss(u, w, ids, positions, self.order)
 
 
-def _stacked(online: tuple[Encoded, ...], pair: tuple[int, int]) -> Tensor:
+def stacked(online: tuple[Encoded, ...], pair: tuple[int, int]) -> Tensor:
     """Both views of a pair as one (T, 2, B, K), in float32 or better."""
     z = torch.stack([time_major(online[i]) for i in pair], dim=1)
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
