@@ -122,7 +122,8 @@ def eeg_features(signal: Signal32, rate: float) -> Vector:
     logs = np.log10(powers)
     names = list(BANDS)
     ratios = np.stack([logs[names.index(one)] - logs[names.index(other)] for one, other in RATIOS])
-    shares = logs - np.log10(np.nansum(powers, axis=0))
+    total = np.nansum(powers, axis=0)
+    shares = logs - np.log10(np.where(total > 0, total, np.nan))
     return np.concatenate([logs, shares, ratios]).T.ravel()
 
 

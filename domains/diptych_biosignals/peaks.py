@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from diptych_biosignals.recording import Signal32
 
 _AGREE_SECONDS = 0.1  # peaks of different leads within this time are one beat
+_SHORTEST_SECONDS = 1.5  # neurokit2 smooths over 0.75 s, and less holds no RR interval
 
 
 def r_peaks(signal: Signal32, rate: float) -> NDArray[np.int64]:
@@ -16,11 +17,13 @@ def r_peaks(signal: Signal32, rate: float) -> NDArray[np.int64]:
     Every lead is cleaned and searched by neurokit2's default method (0.5 Hz high-pass, mains filter, gradient
     peaks; Makowski et al. 2021). A beat's place is the median over the leads that show it, so that a peak
     missed in one lead shifts neither this beat nor those after it. Leads without any peak
-    do not vote.
+    do not vote; below 1.5 s there are no peaks.
     """
     import neurokit2 as nk
 
-    found = []
+    found: list[NDArray[np.int64]] = []
+    if len(signal) < _SHORTEST_SECONDS * rate:
+        return np.zeros(0, np.int64)
     for lead in signal.T.astype(np.float64):
         if lead.std() == 0:
             continue

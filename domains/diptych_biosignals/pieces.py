@@ -129,11 +129,12 @@ def prepare(kind: Format, item: Item, leads: Sequence[str | None], plan: Plan) -
     whole[:, [i for i, lead in enumerate(leads) if lead is not None]] = np.where(flat, 0.0, recording.signal)
     cuts = []
     for start, stop in windows.finite_runs(whole):
+        if filters.resampled_length(stop - start, recording.rate, plan.rate) < window:
+            continue
         run = filtered(whole[start:stop], recording.rate, plan)
         run = filters.normalise(run, signal.normalise)
         offset = round(start * plan.rate / recording.rate)
-        if len(run) >= window:
-            cuts.append(_cut(run, offset, plan, window))
+        cuts.append(_cut(run, offset, plan, window))
     cut = windows.join([each for each in cuts if len(each.starts)], len(leads))
     if not len(cut.starts):
         raise Unreadable(_no_window(signal))

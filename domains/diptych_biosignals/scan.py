@@ -163,15 +163,21 @@ def in_pool(
     work: Callable[[_In], _Out], tasks: Sequence[_In], *, workers: int | None, what: str
 ) -> list[_Out]:
     """``work`` on all tasks in order, in processes where it is worth it; the bar shows on terminals only."""
-    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    count = workers if workers is not None else _processors()
     bar = partial(tqdm, total=len(tasks), desc=what, leave=False, disable=None, unit="recording")
     if count <= 1 or len(tasks) < _FEW:
         return list(bar(map(work, tasks)))
-    # Not forked: the parent may hold threads of torch and of the linear algebra.
-    context = multiprocessing.get_context("forkserver")
+    # Not forked from here: this process may hold threads of torch and of the linear algebra.
+    clean = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(clean)
     context.set_forkserver_preload(["diptych_biosignals.scan"])
     with ProcessPoolExecutor(min(count, len(tasks)), mp_context=context) as pool:
         return list(bar(pool.map(work, tasks, chunksize=max(1, min(16, len(tasks) // (4 * count))))))
+
+
+def _processors() -> int:
+    """Processors that this process may use: fewer than there are, on shared machines."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _header(task: tuple[Format, Item], *, arrays: ArrayFacts) -> Header | str:

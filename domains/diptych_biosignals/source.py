@@ -197,7 +197,7 @@ def resolve(scanned: list[Scanned], source: Source, signal: Signal) -> tuple[tup
 def make_jobs(
     annotated: Annotated, wanted: tuple[str, ...], signal: Signal, found: Scan, quarantine: Quarantine
 ) -> list[tuple[Job, list[int]]]:
-    """One job per file, or per some rows of a big array, with the numbers of its recordings; others go to quarantine."""
+    """One job per file, or per some rows of a big array, with its recordings' numbers; others go to quarantine."""
     files: dict[Path, list[tuple[int, tuple[str | None, ...]]]] = defaultdict(list)
     for number, each in enumerate(annotated.scanned):
         try:

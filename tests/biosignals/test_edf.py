@@ -108,6 +108,24 @@ def test_a_file_whose_number_of_records_is_unknown(tmp_path: Path) -> None:
         read_all(path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "patient"),
+    [
+        ("EDF+C", "MCH-0234567 F 02-MAY-1951 Haagse_Harry", "MCH-0234567"),
+        ("EDF+C", "X F X X", None),
+        ("", "MCH-0234567 F 02-MAY-1951 Haagse_Harry", "MCH-0234567"),
+        ("", "X X X X", None),
+        ("", "ward 7 bed 3", "ward 7 bed 3"),
+        ("", "", None),
+    ],
+)
+def test_the_patient_id_of_the_header(tmp_path: Path, kind: str, field: str, patient: str | None) -> None:
+    path = write_edf(tmp_path / "a.edf", [waves(leads=1)[:, 0]], [100], ["Cz"])
+    patch(path, 8, field.encode().ljust(80))
+    patch(path, 192, kind.encode().ljust(44))
+    assert edf.read_header(item_of(path)).patient == patient
+
+
 def test_text_where_a_number_should_be(tmp_path: Path) -> None:
     path = write_edf(tmp_path / "a.edf", [waves(leads=1)[:, 0]], [100], ["Cz"])
     patch(path, 236, b"JANE    ")

@@ -74,6 +74,18 @@ def test_a_signal_without_beats_has_missing_features() -> None:
     assert len(values) == len(features.names("ecg", ("I", "II")))
 
 
+@pytest.mark.parametrize("rate", [50, 100, 1000])
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 1.4, 1.6, 3])
+def test_noise_of_any_length_is_measured_or_missing(rate: int, seconds: float) -> None:
+    noise = np.random.default_rng(0).normal(size=(round(rate * seconds), 2)).astype(np.float32)
+    noise[:, 1] = 0.0
+    values = features.ecg_features(noise, rate)
+    assert not np.isinf(values).any()
+    assert not np.isinf(features.eeg_features(noise, rate)).any()
+    if seconds < 1.5:
+        assert np.isnan(values).all()
+
+
 def test_a_lead_that_misses_a_beat_does_not_shift_the_others() -> None:
     signal = simulated(seconds=20)
     peaks = r_peaks(signal, 250)

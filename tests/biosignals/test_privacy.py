@@ -9,6 +9,7 @@ import edfio
 import numpy as np
 import pydicom
 import pytest
+from pydicom.config import disable_value_validation
 from pydicom.data import get_testdata_file
 from tests.biosignals.files import cut, patch, waves, write_edf, write_wfdb
 
@@ -33,6 +34,8 @@ def plant(folder: Path) -> None:
         )
         data = pydicom.dcmread(str(get_testdata_file("waveform_ecg.dcm", download=False)))
         data.PatientName, data.PatientID = "DOE^JANE", "DOE0815"
+        with disable_value_validation():
+            data.PatientBirthDate = data.StudyDate = data.AccessionNumber = "JANE" * 20
         data.save_as(folder / f"{stem}3.dcm")
         if broken:
             cut(folder / "b1.dat", 0.5)

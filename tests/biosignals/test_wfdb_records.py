@@ -134,6 +134,7 @@ def test_a_segment_without_its_header(tmp_path: Path) -> None:
         ("", "malformed WFDB header"),
         ("DOE^JANE was here\n", "malformed WFDB header"),
         ("a 0 100 0\n", "the header lists no signals"),
+        ("a 1 100 1200\n../DOE.dat 16 1000/mV 16 0 0 0 0 I\n", "malformed WFDB header"),
         ("a 1 0 1200\na.dat 16 1000/mV 16 0 0 0 0 I\n", "no usable sampling rate"),
     ],
 )

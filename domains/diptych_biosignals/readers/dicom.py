@@ -8,14 +8,19 @@ from typing import Any
 
 import numpy as np
 import pydicom
+import pydicom.config
 from pydicom.errors import InvalidDicomError
 from pydicom.waveforms.numpy_handler import multiplex_array
 
 from diptych_biosignals.recording import MALFORMED, Header, Item, Recording, Unreadable, malformed
 
+# pydicom warns of values that do not keep to the standard and may quote them: names must not reach a log.
+_UNCHECKED = pydicom.config.disable_value_validation()
+
 _BROKEN: tuple[type[Exception], ...] = (*MALFORMED, InvalidDicomError)
 
 
+@_UNCHECKED
 def find(files: Sequence[Path], root: Path) -> list[Item]:
     """One item per original multiplex group; derived ones (median beats) are no recordings.
 
@@ -35,6 +40,7 @@ def find(files: Sequence[Path], root: Path) -> list[Item]:
     return items
 
 
+@_UNCHECKED
 def read_header(item: Item) -> Header:
     """Lead names from the channel sources' meanings ("Lead aVR"), units from the sensitivities."""
     data = _open(item.path)
@@ -53,6 +59,7 @@ def read_header(item: Item) -> Header:
         raise malformed("DICOM waveform", error) from None
 
 
+@_UNCHECKED
 def read(item: Item, leads: Sequence[str]) -> Recording:
     """The group's samples times sensitivity and its correction, plus the baseline; padding values are NaN."""
     header = read_header(item)

@@ -6,6 +6,7 @@ fixed fields of the header are read here first: the continuity mark, the channel
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def read_header(item: Item) -> Header:
         rates=tuple(fields.samples[i] / fields.record_seconds for i in chosen),
         units=tuple(fields.units[i] for i in chosen),
         seconds=fields.records * fields.record_seconds if fields.records >= 0 else None,
-        patient=fields.patient.split(" ")[0] if fields.patient.strip() else None,
+        patient=_patient(fields),
     )
 
 
@@ -162,6 +163,14 @@ def _texts(body: bytes, count: int, start: int, width: int) -> tuple[str, ...]:
     """One text field per channel; ``start`` is the sum of the widths of the fields before it."""
     field = body[count * start : count * (start + width)]
     return tuple(field[i * width : (i + 1) * width].decode("latin-1").strip() for i in range(count))
+
+
+def _patient(fields: _Fields) -> str | None:
+    """The code of EDF+ ("code sex birthdate name"), or all of the free text of EDF; X means unknown."""
+    parts = fields.patient.split()
+    if fields.kind[3:4] == "+" or re.match(r"\S+ [MFX] (\d\d-[A-Z]{3}-\d{4}|X) \S", fields.patient):
+        parts = parts[:1]
+    return " ".join(parts) if any(part != "X" for part in parts) else None
 
 
 def _calibrated(body: bytes, count: int) -> tuple[bool, ...]:

@@ -31,7 +31,7 @@ _BYTES = {
 def find(files: Sequence[Path], root: Path) -> list[Item]:
     """One item per record. Segments of a multi-segment record belong to it and are not items."""
     lines = {path: _lines(path) for path in files}
-    segments = {path.with_name(name) for path, text in lines.items() for name in _segments(path, text)}
+    segments = {path.parent / name for path, text in lines.items() for name in _segments(path, text)}
     return [
         Item(path=path, name=path.relative_to(root).with_suffix("").as_posix(), files=_files(path, lines))
         for path in files
@@ -44,7 +44,7 @@ def read_header(item: Item) -> Header:
     record = _parse_header(item.path)
     if not isinstance(record, wfdb.MultiRecord):
         return _single_header(record)
-    found = [_parse_header(item.path.with_name(f"{name}.hea")) for name in record.seg_name if name != "~"]
+    found = [_parse_header(item.path.parent / f"{name}.hea") for name in record.seg_name if name != "~"]
     parts = [_single_header(segment) for segment in found]
     if not parts:
         raise Unreadable("the multi-segment header lists no segments")
@@ -73,7 +73,7 @@ def read(item: Item, leads: Sequence[str]) -> Recording:
         if name == "~":
             blocks.append(np.full((length, len(leads)), np.nan, np.float32))
         elif length:
-            path = item.path.with_name(f"{name}.hea")
+            path = item.path.parent / f"{name}.hea"
             segment = _parse_header(path)
             present = [lead for lead in leads if lead in segment.sig_name]
             block = np.full((length, len(leads)), np.nan, np.float32)
@@ -109,18 +109,24 @@ def _segments(path: Path, lines: Sequence[str]) -> list[str]:
     """Header file names of the segments of a multi-segment record: its first line is ``name/count ...``."""
     if not lines or not re.match(r"[^\s/]+/\d+\s", lines[0]):
         return []
-    return [f"{line.split()[0]}.hea" for line in lines[1:] if line.split()[0] != "~"]
+    names = [line.split()[0] for line in lines[1:]]
+    return [f"{name}.hea" for name in names if name != "~" and _plain(name)]
 
 
 def _files(path: Path, lines: dict[Path, list[str]]) -> tuple[Path, ...]:
     """The header, its segments' headers and all signal files that exist."""
-    segments = [path.with_name(name) for name in _segments(path, lines[path])]
+    segments = [path.parent / name for name in _segments(path, lines[path])]
     if segments:
         parts = [file for segment in segments for file in _files(segment, {segment: _lines(segment)})]
         return tuple(dict.fromkeys([path, *parts]))
-    names = [line.split()[0] for line in lines[path][1:]]
-    present = [file for file in (path.with_name(name) for name in dict.fromkeys(names)) if file.is_file()]
+    names = [line.split()[0] for line in lines[path][1:] if _plain(line.split()[0])]
+    present = [file for file in (path.parent / name for name in dict.fromkeys(names)) if file.is_file()]
     return tuple(dict.fromkeys([path, *present])) if path.is_file() else tuple(present)
+
+
+def _plain(name: str) -> bool:
+    """Whether a name in a header is that of a file in the same folder, as it should be."""
+    return Path(name).name == name and not name.startswith("..")
 
 
 def _parse_header(path: Path) -> Any:
@@ -173,7 +179,7 @@ def _decode(path: Path, record: Any, leads: Sequence[str]) -> Recording:
 def _check_length(path: Path, record: Any) -> None:
     """Refuse a record whose signal files are missing or shorter than its header says."""
     for name in dict.fromkeys(record.file_name):
-        file = path.with_name(name)
+        file = path.parent / name
         if not file.is_file():
             raise Unreadable(
                 f"header without data: the signal file ({file.suffix or 'no suffix'}) is missing"
