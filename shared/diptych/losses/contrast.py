@@ -76,27 +76,26 @@ def contrast(
     listed = anchors.z.device.type == "cpu"  # reading a number there makes nothing wait
     exclusions = Exclusions(anchor_ids, key_ids, keep_self=keep_self, listed=listed)
     grouped = form == "out" and positives == "others"
-    with torch.autocast(anchors.z.device.type, enabled=False):
-        z = _flat(anchors.z, similarity)
-        k = z if keys is None else _flat(keys.z, similarity)
-        dtype = torch.promote_types(z.dtype, k.dtype)
-        cuts = plan(z, k.shape[1], bounded=bounded, block=block)
-        if grouped and keys is None:
-            found = GroupedPositives(anchor_ids, None, listed=listed)
-            candidates, positive = SelfContrast.apply(  # type: ignore[no-untyped-call]
-                _scaled(z, temperature**-0.5), exclusions, found, cuts
-            )
+    z = _flat(anchors.z, similarity)
+    k = z if keys is None else _flat(keys.z, similarity)
+    dtype = torch.promote_types(z.dtype, k.dtype)
+    cuts = plan(z, k.shape[1], bounded=bounded, block=block)
+    if grouped and keys is None:
+        found = GroupedPositives(anchor_ids, None, listed=listed)
+        candidates, positive = SelfContrast.apply(  # type: ignore[no-untyped-call]
+            _scaled(z, temperature**-0.5), exclusions, found, cuts
+        )
+        count = found.count.expand(candidates.shape)
+    else:
+        a, k = _scaled(z.to(dtype), temperature**-1.0), k.to(dtype)
+        if grouped:
+            found = GroupedPositives(anchor_ids, key_ids, listed=listed)
+            candidates, positive = CrossContrast.apply(a, k, exclusions, found, cuts)  # type: ignore[no-untyped-call]
             count = found.count.expand(candidates.shape)
         else:
-            a, k = _scaled(z.to(dtype), temperature**-1.0), k.to(dtype)
-            if grouped:
-                found = GroupedPositives(anchor_ids, key_ids, listed=listed)
-                candidates, positive = CrossContrast.apply(a, k, exclusions, found, cuts)  # type: ignore[no-untyped-call]
-                count = found.count.expand(candidates.shape)
-            else:
-                candidates, positive, count = MaskedContrast.apply(  # type: ignore[no-untyped-call]
-                    a, k, exclusions, MaskedPositives(anchor_ids, key_ids, positives), form, cuts
-                )
+            candidates, positive, count = MaskedContrast.apply(  # type: ignore[no-untyped-call]
+                a, k, exclusions, MaskedPositives(anchor_ids, key_ids, positives), form, cuts
+            )
     lead = anchors.z.shape[:-1]
     return Contrast(candidates.view(lead), positive.view(lead), count.reshape(lead))
 

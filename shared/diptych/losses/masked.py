@@ -27,22 +27,21 @@ class MaskedContrast(torch.autograd.Function):
         plan: Plan,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Log-sum-exp over candidates, positive logit, count of positives per anchor: (scopes, n)."""
-        with torch.autocast(anchors.device.type, enabled=False):
-            lse = anchors.new_full(anchors.shape[:2], -torch.inf)
-            found = _Running(lse, form)
-            buffer, scratch = plan.buffer(anchors), plan.buffer(anchors)
-            for chunk in plan.chunks(anchors.shape[0]):
-                for tile in plan.tiles(chunk, anchors.shape[1], keys.shape[1]):
-                    tile_logits = logits(anchors[chunk, tile.rows], keys[chunk, tile.columns], buffer)
-                    exclusions.apply(tile_logits, tile)
-                    found.add(tile_logits, positives.mask(tile), tile, scratch)
-                    merge(lse[chunk, tile.rows], log_sum_exp(tile_logits, -1, scratch))
-            share = one_over(found.count, anchors)
-            if form == "in":
-                positive = torch.where(found.count > 0, found.total + share.log(), 0.0)
-                share = (found.count > 0).to(anchors.dtype)
-            else:
-                positive = found.total * share
+        lse = anchors.new_full(anchors.shape[:2], -torch.inf)
+        found = _Running(lse, form)
+        buffer, scratch = plan.buffer(anchors), plan.buffer(anchors)
+        for chunk in plan.chunks(anchors.shape[0]):
+            for tile in plan.tiles(chunk, anchors.shape[1], keys.shape[1]):
+                tile_logits = logits(anchors[chunk, tile.rows], keys[chunk, tile.columns], buffer)
+                exclusions.apply(tile_logits, tile)
+                found.add(tile_logits, positives.mask(tile), tile, scratch)
+                merge(lse[chunk, tile.rows], log_sum_exp(tile_logits, -1, scratch))
+        share = one_over(found.count, anchors)
+        if form == "in":
+            positive = torch.where(found.count > 0, found.total + share.log(), 0.0)
+            share = (found.count > 0).to(anchors.dtype)
+        else:
+            positive = found.total * share
         ctx.save_for_backward(anchors, keys, finite(lse), finite(found.total), share)
         ctx.exclusions, ctx.positives, ctx.form, ctx.plan = exclusions, positives, form, plan
         ctx.mark_non_differentiable(found.count)
@@ -54,22 +53,21 @@ class MaskedContrast(torch.autograd.Function):
         refuse_second_derivative()
         anchors, keys, lse, total, share = ctx.saved_tensors
         plan = ctx.plan
-        with torch.autocast(anchors.device.type, enabled=False):
-            grad_anchors, grad_keys = torch.zeros_like(anchors), torch.zeros_like(keys)
-            buffer = plan.buffer(anchors)
-            each, g = (p * share)[..., None], g[..., None]
-            for chunk in plan.chunks(anchors.shape[0]):
-                for tile in plan.tiles(chunk, anchors.shape[1], keys.shape[1]):
-                    _, rows, columns = tile
-                    a, k = anchors[chunk, rows], keys[chunk, columns]
-                    h = logits(a, k, buffer)
-                    ctx.exclusions.apply(h, tile)
-                    positive = ctx.positives.mask(tile) * each[chunk, rows]
-                    if ctx.form == "in":  # the clamp only touches pairs that are not positives: no inf * 0
-                        positive *= (h - total[chunk, rows, None]).clamp_(max=0).exp_()
-                    h.sub_(lse[chunk, rows, None]).exp_().mul_(g[chunk, rows]).add_(positive)
-                    grad_anchors[chunk, rows].baddbmm_(h, k)
-                    grad_keys[chunk, columns].baddbmm_(h.mT, a)
+        grad_anchors, grad_keys = torch.zeros_like(anchors), torch.zeros_like(keys)
+        buffer = plan.buffer(anchors)
+        each, g = (p * share)[..., None], g[..., None]
+        for chunk in plan.chunks(anchors.shape[0]):
+            for tile in plan.tiles(chunk, anchors.shape[1], keys.shape[1]):
+                _, rows, columns = tile
+                a, k = anchors[chunk, rows], keys[chunk, columns]
+                h = logits(a, k, buffer)
+                ctx.exclusions.apply(h, tile)
+                positive = ctx.positives.mask(tile) * each[chunk, rows]
+                if ctx.form == "in":  # the clamp only touches pairs that are not positives: no inf * 0
+                    positive *= (h - total[chunk, rows, None]).clamp_(max=0).exp_()
+                h.sub_(lse[chunk, rows, None]).exp_().mul_(g[chunk, rows]).add_(positive)
+                grad_anchors[chunk, rows].baddbmm_(h, k)
+                grad_keys[chunk, columns].baddbmm_(h.mT, a)
         return grad_anchors, grad_keys, None, None, None, None
 
 
