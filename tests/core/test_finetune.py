@@ -120,22 +120,24 @@ def test_whole_and_frozen_have_one_rate_and_none() -> None:
     assert len(parameter_groups(model, Tuning(mode="frozen"))) == 1
 
 
-def test_the_best_validation_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the scores 0.2, 0.9, 0.3 the weights after the second epoch are those of two epochs."""
-    _, two = tuned("whole", epochs=2)
-    scores = iter([0.2, 0.9, 0.3])
-    monkeypatch.setattr("diptych.evaluation.tuning._validation_score", lambda *_: next(scores))
-    _, kept = tuned("whole", epochs=3)
-    monkeypatch.undo()
-    monkeypatch.setattr("diptych.evaluation.tuning._validation_score", lambda *_: 0.0)
-    _, first = tuned("whole", epochs=3)
-    monkeypatch.setattr("diptych.evaluation.tuning._validation_score", lambda *_: next(rising))
-    rising = iter([0.1, 0.2])
-    _, two = tuned("whole", epochs=2)
-    same = [torch.equal(a, b) for a, b in zip(kept.parameters(), two.parameters(), strict=True)]
-    other = [torch.equal(a, b) for a, b in zip(kept.parameters(), first.parameters(), strict=True)]
-    assert all(same)
-    assert not any(other)
+@pytest.mark.parametrize(
+    ("scores", "best"), [([0.2, 0.9, 0.3], 2), ([0.5, 0.5, 0.5], 1), ([0.1, 0.2, 0.3], 3)]
+)
+def test_the_best_validation_epoch_is_kept(
+    scores: list[float], best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are those of a training that ended then; of equal epochs the first is kept."""
+
+    def after(epochs: int, given: list[float]) -> list[nn.Parameter]:
+        left = iter(given)
+        monkeypatch.setattr("diptych.evaluation.tuning._validation_score", lambda *_: next(left))
+        return list(tuned("whole", epochs)[1].parameters())
+
+    kept = after(3, scores)
+    for epochs in (1, 2, 3):
+        rising = after(epochs, [0.1, 0.2, 0.3])
+        same = [torch.equal(one, other) for one, other in zip(kept, rising, strict=True)]
+        assert all(same) if epochs == best else not any(same)
 
 
 def test_without_validation_patients_the_last_epoch_is_kept_and_said() -> None:
