@@ -6,6 +6,7 @@ import fnmatch
 import multiprocessing
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,7 +27,8 @@ from diptych_biosignals.readers import ArrayFacts, Format
 from diptych_biosignals.recording import Header, Item, Unreadable
 from diptych_biosignals.settings import Source
 
-_FEW = 24  # tasks for which starting processes takes longer than doing them
+_LONG = 10.0  # seconds of remaining work for which processes are started
+_ENOUGH = 4  # tasks after which the time for the rest is estimated
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -162,17 +164,36 @@ def run_jobs(
 def in_pool(
     work: Callable[[_In], _Out], tasks: Sequence[_In], *, workers: int | None, what: str
 ) -> list[_Out]:
-    """``work`` on all tasks in order, in processes where it is worth it; the bar shows on terminals only."""
+    """``work`` on all tasks, in order; in processes once it is seen that the rest would take long in this one.
+
+    Starting processes takes seconds, for they import what the work needs. The bar shows on terminals only.
+    """
     count = workers if workers is not None else _processors()
-    bar = partial(tqdm, total=len(tasks), desc=what, leave=False, disable=None, unit="recording")
-    if count <= 1 or len(tasks) < _FEW:
-        return list(bar(map(work, tasks)))
-    # Not forked from here: this process may hold threads of torch and of the linear algebra.
-    clean = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(clean)
-    context.set_forkserver_preload(["diptych_biosignals.scan"])
-    with ProcessPoolExecutor(min(count, len(tasks)), mp_context=context) as pool:
-        return list(bar(pool.map(work, tasks, chunksize=max(1, min(16, len(tasks) // (4 * count))))))
+    results: list[_Out] = []
+    began = 0.0
+    with tqdm(total=len(tasks), desc=what, leave=False, disable=None, unit="recording") as bar:
+        for task in tasks:
+            results.append(work(task))
+            bar.update()
+            done = len(results)
+            if done == 1:
+                began = time.monotonic()  # the first one also imported libraries: it says nothing of the rest
+            elif done >= _ENOUGH and count > 1:
+                each = (time.monotonic() - began) / (done - 1)
+                if each * (len(tasks) - done) > _LONG:
+                    break
+        rest = tasks[len(results) :]
+        if rest:
+            # Not forked from here: this process may hold threads of torch and of the linear algebra.
+            clean = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+            context = multiprocessing.get_context(clean)
+            context.set_forkserver_preload(["diptych_biosignals.scan"])
+            chunk = max(1, min(16, len(rest) // (4 * count)))
+            with ProcessPoolExecutor(min(count, len(rest)), mp_context=context) as pool:
+                for result in pool.map(work, rest, chunksize=chunk):
+                    results.append(result)
+                    bar.update()
+    return results
 
 
 def _processors() -> int:

@@ -198,7 +198,8 @@ def test_a_half_written_piece_is_made_again(tmp_path: Path) -> None:
 def test_processes_give_what_one_process_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder_of_six(tmp_path / "data")
     one = prepared(tmp_path / "data")
-    monkeypatch.setattr(scan, "_FEW", 2)
+    monkeypatch.setattr(scan, "_LONG", 0.0)
+    monkeypatch.setattr(scan, "_ENOUGH", 2)
     two = prepare(source(tmp_path / "data"), PLAIN, {}, Split(), cache=tmp_path / "other", workers=2)
     np.testing.assert_array_equal(two.batch(np.arange(36)), one.batch(np.arange(36)))
     assert two.samples.ids.equals(one.samples.ids)
