@@ -59,6 +59,8 @@ class NTXent:
         probability: of each augmentation, for each window.
         group: ids that make positives: "sample" (SimCLR), or "trial" or "patient" (Khosla et al. 2020, with
             those ids in the place of labels).
+        scope: ids of what is compared, or all. Group "trial" in scope "patient" tells the recordings of one
+            patient apart, so that what differs between patients is of no help: for states of a person.
         temperature: divides the cosines.
         hidden: units of the projector's hidden layer.
         width: of the projection.
@@ -69,6 +71,7 @@ class NTXent:
     augmentations: Sequence[Augmentation] = field(default_factory=usual_augmentations)
     probability: float = 0.5
     group: str = "sample"
+    scope: str | None = None
     temperature: float = 0.1
     hidden: int = 512
     width: int = 128
@@ -81,7 +84,7 @@ class NTXent:
         """The method that trains ``encoder``, on its ``whole`` rows."""
         projector = Projector(width_of(encoder), self.hidden, self.width)
         online = Augmented(Augment(self.augmentations, self.probability), Branch(encoder, projector))
-        objective = InfoNCE(group=self.group, temperature=self.temperature)
+        objective = InfoNCE(group=self.group, scope=self.scope, temperature=self.temperature)
         kept, parts, after = averaged(encoder, self.averaging, self.decay)
         phase = Phase(
             name="ntxent",
