@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -55,7 +55,8 @@ class NTXent:
     """Two augmented views of a window attract, all others of the batch repel (Chen et al. 2020, SimCLR).
 
     Args:
-        augmentations: what a view goes through.
+        augmentations: what a view goes through, in this order; by default Crop, Scale, Jitter, TimeMask,
+            BandStop and LeadDrop of diptych_biosignals.views.
         probability: of each augmentation, for each window.
         group: ids that make positives: "sample" (SimCLR), or "trial" or "patient" (Khosla et al. 2020, with
             those ids in the place of labels).
@@ -68,7 +69,7 @@ class NTXent:
         decay: of the moving mean.
     """
 
-    augmentations: Sequence[Augmentation] = field(default_factory=usual_augmentations)
+    augmentations: Sequence[Augmentation] | None = None
     probability: float = 0.5
     group: str = "sample"
     scope: str | None = None
@@ -83,7 +84,9 @@ class NTXent:
     ) -> Method:
         """The method that trains ``encoder``, on its ``whole`` rows."""
         projector = Projector(width_of(encoder), self.hidden, self.width)
-        online = Augmented(Augment(self.augmentations, self.probability), Branch(encoder, projector))
+        online = Augmented(
+            Augment(self.augmentations or usual_augmentations(), self.probability), Branch(encoder, projector)
+        )
         objective = InfoNCE(group=self.group, scope=self.scope, temperature=self.temperature)
         kept, parts, after = averaged(encoder, self.averaging, self.decay)
         phase = Phase(
@@ -102,14 +105,15 @@ class BYOL:
     """One view predicts what a slowly moving average of the encoder makes of another (Grill et al. 2020).
 
     Args:
-        augmentations: what a view goes through.
+        augmentations: what a view goes through, in this order; by default Crop, Scale, Jitter, TimeMask,
+            BandStop and LeadDrop of diptych_biosignals.views.
         probability: of each augmentation, for each window.
         hidden: units of the hidden layers of projector and predictor.
         width: of the projection.
         decay: of the average that makes the targets.
     """
 
-    augmentations: Sequence[Augmentation] = field(default_factory=usual_augmentations)
+    augmentations: Sequence[Augmentation] | None = None
     probability: float = 0.5
     hidden: int = 512
     width: int = 128
@@ -122,7 +126,7 @@ class BYOL:
         projector = Projector(width_of(encoder), self.hidden, self.width)
         predictor = Predictor(self.width, self.hidden)
         teacher = Teacher(Branch(encoder, projector), decay=self.decay)
-        augment = Augment(self.augmentations, self.probability)
+        augment = Augment(self.augmentations or usual_augmentations(), self.probability)
         phase = Phase(
             name="byol",
             passes=[

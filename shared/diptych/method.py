@@ -36,7 +36,9 @@ class Objective(Protocol):
     ``target`` is what the pass's target branch made of the same batch, without gradient; () without one.
     """
 
-    def __call__(self, online: tuple[Encoded, ...], target: tuple[Encoded, ...], batch: Views, /) -> Tensor: ...
+    def __call__(
+        self, online: tuple[Encoded, ...], target: tuple[Encoded, ...], batch: Views, /
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)

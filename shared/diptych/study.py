@@ -61,9 +61,14 @@ class Study:
     """One config, made real. The core and the command line run it without knowing the domain."""
 
     samples: Samples
-    new_encoder: Callable[[], nn.Module]  # fresh weights from torch's current random state
-    method: Callable[[nn.Module], Method]  # how that encoder is pretrained
-    training: Callable[[Indices, int], DataLoader[Any]]  # (indices, seed) -> Views with ids, re-drawn each epoch
-    plain: Callable[[Indices], DataLoader[Any]]  # indices -> Views in that order: one clean view, for embedding
+    # fresh weights from torch's current random state
+    new_encoder: Callable[[], nn.Module]
+    # how that encoder is pretrained
+    method: Callable[[nn.Module], Method]
+    # (indices, seed) to a loader of Views with ids, drawn anew each epoch
+    training: Callable[[Indices, int], DataLoader[Any]]
+    # indices to a loader of Views in that order, with one clean view: for embedding
+    plain: Callable[[Indices], DataLoader[Any]]
     baseline: Callable[[Indices], Baseline] | None = None
-    summary: Mapping[str, str] = field(default_factory=dict)  # lines for inspect, the report and the model card
+    # lines for inspect, the report and the model card
+    summary: Mapping[str, str] = field(default_factory=dict)
