@@ -45,7 +45,7 @@ def outcome(name: str, start: int, stop: int) -> tuple[dict[str, float], list[to
     method = METHODS[name](encoder, partial(torch.optim.SGD, lr=0.1), None)
     torch.manual_seed(
         4
-    )  # overlapping crops are the same in every process; shifts are not random at full length
+    )  # draws crops that reach both ends, so that no window is shifted
     terms: dict[str, float] = {}
     views = batch(start, stop)
     for each in method.phases[0].passes:

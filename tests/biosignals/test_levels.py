@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import references_comet as reference
 import torch
-from tests.biosignals import references_comet as reference
 from torch import Tensor
 from torch.nn import functional as F
 
