@@ -95,6 +95,8 @@ def test_a_flat_lead_may_be_kept_as_zero(folder: Path) -> None:
     batch = data.batch(np.arange(6))
     assert (batch[:, :, 0] == 0).all()
     np.testing.assert_allclose(batch[:, :, 1].std(), 1, atol=1e-4)
+    plain = run(folder, replace(PLAIN, flat_leads="keep"), include=["flat*"]).batch(np.arange(6))
+    assert (plain[:, :, 0] == 0).all()
 
 
 def test_unequal_leads_are_fine_where_the_wanted_ones_are_named(folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from pydicom.config import disable_value_validation
 from pydicom.data import get_testdata_file
 
 from diptych_biosignals.leads import canonical
@@ -95,3 +96,15 @@ def test_files_that_hold_no_waveform(tmp_path: Path) -> None:
         "short": "malformed DICOM waveform (ValueError)",
         "text": "malformed DICOM file (InvalidDicomError)",
     }
+
+
+def test_values_against_the_standard_are_read_without_a_warning_that_could_quote_them(tmp_path: Path) -> None:
+    data = pydicom.dcmread(SOURCE)
+    with disable_value_validation():
+        data.PatientID = "DOE^JANE" * 10  # more than the 64 characters allowed
+        data.save_as(tmp_path / "a.dcm")
+    with pytest.warns(UserWarning, match="exceeds the maximum length of 64"):
+        str(pydicom.dcmread(tmp_path / "a.dcm").PatientID)
+    (item,) = dicom.find([tmp_path / "a.dcm"], tmp_path)
+    assert dicom.read_header(item).patient == "DOE^JANE" * 10
+    assert read_all(item).signal.shape == (10000, 12)
