@@ -229,6 +229,20 @@ def test_one_patient_a_class_is_too_few_to_choose() -> None:
     assert fit.warnings("probe") == ["probe: too few patients to choose C in some fits, 1 taken"]
 
 
+def test_a_class_of_one_patient_does_not_hinder_the_choice() -> None:
+    """Wherever that class is missing from a fold, every C has the same loss for it."""
+    samples = STUDY.samples
+    first = samples.ids["patient"].iloc[samples.where("train")[0]]
+    lone = samples.labels["sign"].mask(samples.ids["patient"] == first, "lone")
+    target = prepare(replace(samples, labels=samples.labels.assign(lone=lone)), "lone")
+    features = np.random.default_rng(0).normal(size=(len(target.rows), 30))
+    one_each = np.unique(target.patients[target.train], return_index=True)[1]
+    for train in (target.train, target.train[one_each]):
+        fit = fit_linear(features, target, train)
+        assert fit.strength <= 1e-2
+        assert fit.warnings("probe") in ([], ["probe: the chosen C is at the edge of the grid (1e-05)"])
+
+
 @pytest.mark.parametrize("neighbours", [1, 7, 500])
 @pytest.mark.parametrize("temperature", [0.07, 0.005, 10.0])
 def test_votes_equal_the_plain_loop(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,25 +93,32 @@ def fit_linear(
 def _folds(
     y: Floats, patients: NDArray[np.str_], classes: int, seed: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Patient-grouped folds, as many as the rarest class has patients but at most five; [] if that is one."""
+    """Patient-grouped folds, at most five; [] where there are too few patients.
+
+    There are at most as many folds as the second most frequent class has patients. Classes with fewer patients
+    than folds are not spread evenly; where one is absent from the samples that a fold fits on, its loss is the
+    same for every C.
+    """
     if not classes:
         number = min(FOLDS, len(np.unique(patients)))
-        splitter: Any = GroupKFold(number, shuffle=True, random_state=seed) if number > 1 else None
-    else:
-        number = min(FOLDS, *(len(np.unique(patients[y == code])) for code in np.unique(y)))
-        if len(np.unique(y)) < 2:
+        if number < 2:
             return []
-        splitter = StratifiedGroupKFold(number, shuffle=True, random_state=seed) if number > 1 else None
-    return [] if splitter is None else list(_with_two_classes(splitter, y, patients, classes))
+        return list(GroupKFold(number, shuffle=True, random_state=seed).split(y, y, patients))
+    size = {code: len(np.unique(patients[y == code])) for code in np.unique(y)}
+    most, *others = sorted(size, key=lambda code: (-size[code], code))
+    number = min(FOLDS, size[others[0]]) if others else 0
+    if number < 2:
+        return []
+    strata = np.where([size[code] < number for code in y], most, y)
+    splitter = StratifiedGroupKFold(number, shuffle=True, random_state=seed)
+    return list(_with_two_classes(splitter.split(y, strata, patients), y))
 
 
 def _with_two_classes(
-    splitter: Any, y: Floats, patients: NDArray[np.str_], classes: int
+    folds: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]], y: Floats
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """A fold that leaves one class to fit on says nothing about C."""
-    for fitted, judged in splitter.split(np.zeros(len(y)), y, patients):
-        if len(judged) and (not classes or len(np.unique(y[fitted])) > 1):
-            yield fitted, judged
+    return ((fitted, judged) for fitted, judged in folds if len(judged) and len(np.unique(y[fitted])) > 1)
 
 
 def _path_losses(

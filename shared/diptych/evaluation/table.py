@@ -15,7 +15,7 @@ import pandas as pd
 from diptych.data.atomic import write_text
 from diptych.errors import ConfigError
 
-TEXT_METRICS = 4  # how many metrics fit side by side; files hold all
+TEXT_METRICS = 3  # how many metrics fit side by side; files hold all
 NOT_MEASURED = "–"
 
 
