@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from diptych.errors import UserError
 from diptych.method import Method, Pass, Phase
@@ -24,8 +25,8 @@ class Pretrainer(LightningModule):
     """The one LightningModule: runs the phases of a :class:`Method` with manual optimisation.
 
     A step takes ``accumulate`` batches (fewer at the end of an epoch). For every phase in turn it clears all
-    gradients, encodes and backpropagates every batch and pass (one pass's activations live at a time), drops
-    gradients that fell on weights the phase does not train, clips, steps, and calls ``after``. With several
+    gradients, encodes and backpropagates every batch and pass (one pass's activations live at a time), clips
+    and steps over what the phase trains, drops all gradients, and calls ``after``. With several
     batches the gradient is that of the mean of their losses. The batches themselves are held until the step,
     so that a phase sees what the phase before it has trained, as it would with one large batch.
 
@@ -65,6 +66,10 @@ class Pretrainer(LightningModule):
         for name in terms:
             if terms.count(name) > 1:
                 raise ValueError(f"two terms of the method are named {name!r}; each is logged by its name")
+        self._weights = list(method.parameters())
+        self._trained = [list(phase.parameters()) for phase in method.phases]
+        self._stepping: list[nn.Parameter] = []  # what the optimiser at work steps over
+        self._norm = torch.zeros(())  # of its gradient
         self._names = [f"loss/{name}" for name in terms] + ["loss/total"]
         if clip is not None:
             self._names += [f"gradient/{phase.name}" for phase in method.phases]
@@ -76,8 +81,8 @@ class Pretrainer(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimiser and at most one schedule for every phase, in order."""
         configured: list[Any] = []
-        for phase in self.method.phases:
-            optimizer = phase.optimizer(list(phase.parameters()))
+        for phase, trained in zip(self.method.phases, self._trained, strict=True):
+            optimizer = phase.optimizer(trained)
             entry: dict[str, Any] = {"optimizer": optimizer}
             if phase.schedule is not None:
                 entry["lr_scheduler"] = build_schedule(phase.schedule, optimizer, self.total_steps)
@@ -103,9 +108,10 @@ class Pretrainer(LightningModule):
         values: dict[str, Tensor] = {}
         schedules = iter(_listed(self.lr_schedulers()))
         rates: dict[str, float] = {}
-        for phase, optimizer in zip(self.method.phases, _listed(self.optimizers()), strict=True):
+        optimizers = _listed(self.optimizers())
+        for phase, trained, optimizer in zip(self.method.phases, self._trained, optimizers, strict=True):
             rates[f"rate/{phase.name}"] = float(optimizer.param_groups[0]["lr"])
-            self._train_phase(phase, optimizer, batches, values)
+            self._train_phase(phase, trained, optimizer, batches, values)
             if phase.schedule is not None:
                 next(schedules).step()
         self.step += 1
@@ -116,27 +122,30 @@ class Pretrainer(LightningModule):
             self.trainer.should_stop = True
 
     def _train_phase(
-        self, phase: Phase, optimizer: LightningOptimizer, batches: list[Views], values: dict[str, Tensor]
+        self,
+        phase: Phase,
+        trained: list[nn.Parameter],
+        optimizer: LightningOptimizer,
+        batches: list[Views],
+        values: dict[str, Tensor],
     ) -> None:
         self._clear_gradients()
         for batch in batches:
             for each in phase.passes:
                 self._backpropagate(phase, each, batch, 1 / len(batches), values)
-        trained = list(phase.parameters())
-        kept = set(trained)
-        for parameter in self.method.parameters():
-            if parameter not in kept:
-                parameter.grad = None
-        if self.clip is not None:
-            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-            if scaler is not None:
-                scaler.unscale_(optimizer.optimizer)
-            values[f"gradient/{phase.name}"] = nn.utils.clip_grad_norm_(trained, self.clip)
+        self._stepping = trained
         optimizer.step()
+        if self.clip is not None:
+            values[f"gradient/{phase.name}"] = self._norm
         self._clear_gradients()
         with torch.no_grad():
             for call in phase.after:
                 call()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clips: Lightning calls this within the step, when half-precision gradients are unscaled."""
+        if self.clip is not None:
+            self._norm = nn.utils.clip_grad_norm_(self._stepping, self.clip)
 
     def _backpropagate(
         self, phase: Phase, each: Pass, batch: Views, share: float, values: dict[str, Tensor]
@@ -159,7 +168,7 @@ class Pretrainer(LightningModule):
         self.manual_backward(share * total)
 
     def _clear_gradients(self) -> None:
-        for parameter in self.method.parameters():
+        for parameter in self._weights:
             parameter.grad = None
 
     def _remember(self, values: dict[str, Tensor]) -> None:

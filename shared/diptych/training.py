@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from diptych.checkpoints import AtomicCheckpoints, Checkpoints
-from diptych.data.loading import ResumableLoader, process_of
+from diptych.data.loading import Indices, ResumableLoader, process_of
 from diptych.errors import ConfigError, DataError, UserError
 from diptych.metrics_file import MetricsFile
 from diptych.pretrainer import Pretrainer
@@ -132,19 +132,7 @@ def pretrain(
         DataError: there are no training samples, or a resumption meets other data than the checkpoint's.
         UserError: the run's folder or disk, a loss that is not finite, :class:`Preempted`.
     """
-    if resume:
-        run.clean()
-    elif run.last_checkpoint.exists() or run.metrics.exists():
-        raise UserError(f"{run.path} holds a run already; resume it, or create another")
-    indices = study.samples.where("train")
-    if len(indices) == 0:
-        raise DataError(
-            f"none of the {len(study.samples)} samples is in the training split; "
-            "give more patients, or a larger share of them to training"
-        )
-    if not resume:
-        with run.writing():
-            run.write_facts(study)
+    indices = _check_beginning(study, run, resume)
     seed_everything(seed)
     method = study.method(study.new_encoder())
     loader = study.training(indices, seed)
@@ -153,7 +141,6 @@ def pretrain(
             f"a study's training loader is a ResumableLoader, which can start in the middle of an epoch; "
             f"got {type(loader).__name__}"
         )
-    metrics_file = MetricsFile(run.metrics)
     pretrainer = Pretrainer(
         method,
         total_steps=trainer.total_steps(len(loader)),
@@ -169,27 +156,11 @@ def pretrain(
         every=trainer.checkpoint_every,
         keep_every=trainer.keep_every,
     )
+    file = MetricsFile(run.metrics)
     progress = [Progress()] if trainer.progress == "auto" else []
-    hooks: list[Callback] = [_OwnSeed(seed), *callbacks, *progress, _MetricsRows(metrics_file), checkpoints]
+    hooks = [_OwnSeed(seed), *callbacks, *progress, _MetricsRows(file), checkpoints]
     with quiet_lightning():
-        engine = Trainer(
-            accelerator=trainer.accelerator,
-            devices=trainer.devices,
-            num_nodes=trainer.num_nodes,
-            strategy=choose_strategy(trainer),
-            precision=trainer.precision,  # type: ignore[arg-type]  # a text, checked by Lightning
-            max_epochs=-1,  # the Pretrainer ends the training, by steps
-            deterministic=trainer.deterministic,
-            logger=[metrics_file, *loggers],
-            callbacks=hooks,
-            plugins=[AtomicCheckpoints()],
-            default_root_dir=run.path,
-            log_every_n_steps=1,  # the Pretrainer decides; larger values make Lightning warn of short epochs
-            use_distributed_sampler=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        engine = _engine(trainer, run, hooks, [file, *loggers])
         engine.fit(pretrainer, loader, ckpt_path=run.last_checkpoint if resume else None, weights_only=True)
     chosen = dict(choose(method.encoder)) if choose is not None else {"weights": "of the last step"}
     encoder = method.encoder.eval()
@@ -202,6 +173,48 @@ def pretrain(
         steps=pretrainer.step,
         epochs=pretrainer.epoch,
         metrics=dict(pretrainer.latest),
+    )
+
+
+def _check_beginning(study: Study, run: Run, resume: bool) -> Indices:
+    """The training samples, once it is clear that the run can begin; notes its facts if it is new."""
+    if resume:
+        run.clean()
+    elif run.last_checkpoint.exists() or run.metrics.exists():
+        raise UserError(f"{run.path} holds a run already; resume it, or create another")
+    indices = study.samples.where("train")
+    if len(indices) == 0:
+        raise DataError(
+            f"none of the {len(study.samples)} samples is in the training split; "
+            "give more patients, or a larger share of them to training"
+        )
+    if not resume:
+        with run.writing():
+            run.write_facts(study)
+    return indices
+
+
+def _engine(
+    options: TrainerOptions, run: Run, hooks: Sequence[Callback], loggers: Sequence[Logger]
+) -> Trainer:
+    """Lightning's Trainer, with what it would do by itself and the Pretrainer does switched off."""
+    return Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy=choose_strategy(options),
+        precision=options.precision,  # type: ignore[arg-type]  # a text, checked by Lightning
+        max_epochs=-1,  # the Pretrainer ends the training, by steps
+        deterministic=options.deterministic,
+        logger=list(loggers),
+        callbacks=list(hooks),
+        plugins=[AtomicCheckpoints()],
+        default_root_dir=run.path,
+        log_every_n_steps=1,  # the Pretrainer decides; larger values make Lightning warn of short epochs
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
 
 

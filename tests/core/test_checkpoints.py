@@ -110,10 +110,10 @@ def test_random_states_come_back_through_a_file(tmp_path: Path) -> None:
     def draw() -> tuple[float, ...]:
         return (
             torch.rand(()).item(),
-            np.random.rand(),
+            np.random.rand(),  # noqa: NPY002
             random.random(),
             random.gauss(0, 1),
-            np.random.randn(),
+            np.random.randn(),  # noqa: NPY002
         )
 
     draw()  # leaves half a pair of Gaussian numbers in NumPy's and Python's generators
@@ -133,7 +133,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
     if damage == "text":
         path.write_text("hello")
     with pytest.raises(
-        UserError, match="cannot be read: .*; resume from another one of the same run, or start anew"
+        UserError, match=r"cannot be read: .*; resume from another one of the same run, or start anew"
     ):
         AtomicCheckpoints().load_checkpoint(path)
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from synthetic import OPTIONS, shared_method, study, two_views
 
 from diptych.errors import ConfigError
 from diptych.metrics_file import read_metrics
-from diptych.training import TrainerOptions, choose_strategy
+from diptych.runs import Run
+from diptych.training import TrainerOptions, choose_strategy, pretrain
 from diptych.weights import read_weights
 
 SCRIPT = Path(__file__).with_name("synthetic.py")
@@ -24,16 +26,17 @@ def train(run: Path, options: dict[str, Any], *more: str) -> subprocess.Complete
     run.mkdir(exist_ok=True)
     command = [sys.executable, str(SCRIPT), str(run), json.dumps(options), "--shared", *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=240)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=400)
 
 
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2, "gradient_clip": 0.3}])
 def test_two_processes_equal_one(tmp_path: Path, options: dict[str, Any]) -> None:
     """Three backward passes and two steps a batch; weights, and the logged means, are those of one process."""
-    options = {"max_steps": 12, **options}
-    for name, devices in (("one", 1), ("two", 2)):
-        done = train(tmp_path / name, {**options, "devices": devices})
-        assert done.returncode == 0, done.stderr
+    options = OPTIONS | {"max_steps": 12} | options
+    done = train(tmp_path / "two", {**options, "devices": 2})
+    assert done.returncode == 0, done.stderr
+    of = study(method=shared_method, dropout=0.0, transform=two_views)
+    pretrain(of, Run(tmp_path / "one"), trainer=TrainerOptions(**options), seed=5)
     one, two = (read_weights(tmp_path / name / "encoder.safetensors") for name in ("one", "two"))
     for name, expected in one.items():
         torch.testing.assert_close(two[name], expected, rtol=1e-4, atol=1e-6)

@@ -144,7 +144,7 @@ def test_a_batch_size_below_one_is_refused(size: int) -> None:
 
 
 def test_dropping_the_only_batch_is_refused() -> None:
-    with pytest.raises(ConfigError, match="batch size 8 with only 5 samples .* at most 5"):
+    with pytest.raises(ConfigError, match=r"batch size 8 with only 5 samples .* at most 5"):
         ShuffledBatches(5, 8, seed=0, drop_last=True)
 
 

@@ -16,10 +16,11 @@ from diptych.diagnostics import alignment, rankme, uniformity
 from diptych.errors import ConfigError, UserError
 from diptych.evaluation.embeddings import embed
 from diptych.metrics_file import read_metrics
-from diptych.monitors import MonitorOptions, Monitors, draw_pairs
+from diptych.monitors import MonitorOptions, Monitors
 from diptych.runs import Run
 from diptych.study import Study
 from diptych.training import PretrainResult, TrainerOptions, pretrain
+from diptych.watched import draw_pairs
 
 OPTIONS: dict[str, Any] = {"accelerator": "cpu", "progress": "off", "log_every": 5}
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from references_training import naive_training
 from synthetic import Apart, EachView, Encoder, sgd, shared_method, study
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from diptych.method import Method, Pass, Phase, Term
 from diptych.metrics_file import read_metrics
 from diptych.pretrainer import Pretrainer
 from diptych.runs import Run
-from diptych.training import TrainerOptions, pretrain, seed_everything
+from diptych.training import TrainerOptions, pretrain, quiet_lightning, seed_everything
 from diptych.types import Encoded, Views
 from diptych.weights import read_weights
 
@@ -155,7 +157,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
     options = TrainerOptions(
         max_epochs=3, checkpoint_every=checkpoint_every, **(OPTIONS | {"log_every": log_every})
     )
-    with pytest.raises(UserError, match="not finite .* from step 5 on: loss/ratio;") as caught:
+    with pytest.raises(UserError, match=r"not finite .* from step 5 on: loss/ratio;") as caught:
         pretrain(study(method=breaking_method), Run(tmp_path), trainer=options, seed=0)
     assert "loss/apart" not in str(caught.value)
     kept = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
@@ -224,3 +226,23 @@ def test_bfloat16_trains_and_logs_float32(tmp_path: Path) -> None:
     pretrain(study(method=shared_method), Run(tmp_path), trainer=options, seed=0)
     weights = read_weights(tmp_path / "encoder.safetensors")
     assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_half_precision_gradients_are_clipped_unscaled() -> None:
+    """With a loss scale of 2^12 as 16-mixed uses it; the norms are those of a training in float32."""
+    norms = []
+    for plugin in (None, MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**12))):
+        of = study(method=shared_method, dropout=0.0)
+        seed_everything(1)
+        pretrainer = Pretrainer(
+            shared_method(of.new_encoder()), total_steps=5, batches_per_epoch=7, clip=0.1, log_every=5
+        )
+        plain: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "max_epochs": -1}
+        quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
+        with quiet_lightning():
+            engine = Trainer(accelerator="cpu", plugins=[plugin] if plugin else None, **plain, **quiet)
+            engine.fit(pretrainer, of.training(of.samples.where("train"), 1))
+        assert pretrainer.step == 5
+        norms.append({name: value for name, value in pretrainer.latest.items() if "gradient" in name})
+    assert norms[0].keys() == {"gradient/align", "gradient/restore"}
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
