@@ -34,6 +34,8 @@ def curves(rows: Rows) -> Iterator[str]:
     panels: dict[str, list[str]] = {}
     for name in names:
         panels.setdefault(_panel(name), []).append(name)
+    if len(panels.get("loss", ())) == 2:  # one term and the total of it
+        panels["loss"].remove("loss/total")
     known = [title for title in TITLES if title in panels]
     for panel in [*known, *(each for each in panels if each not in TITLES)]:
         yield svg(rows, panels[panel], TITLES.get(panel, panel))
@@ -53,6 +55,8 @@ def svg(rows: Rows, names: Sequence[str], title: str) -> str:
             label = name.partition("/")[2] or name
             colour = COLOURS[place % len(COLOURS)]
             axes.plot(steps, values, color=colour, label=label, linewidth=1.4, marker=marker, markersize=3)
+        if "health/dead" in names:
+            axes.set_ylim(-0.02, 1.02)
         axes.set_title(title, loc="left", fontsize=9.5)
         axes.set_xlabel("step")
         axes.spines[["top", "right"]].set_visible(False)

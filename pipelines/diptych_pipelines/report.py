@@ -24,7 +24,8 @@ h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; } p { margin: .3rem 0; } .quiet { 
 table { border-collapse: collapse; margin: .6rem 0 1rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: #5b6575; padding: .2rem 0; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #e6e9ee; }
-th, td { vertical-align: top; } th { font-weight: 600; border-bottom-color: #9aa4b2; }
+th, td { vertical-align: top; } td:first-child { white-space: nowrap; }
+th { font-weight: 600; border-bottom-color: #9aa4b2; }
 td.number, th.number { text-align: right; }
 section { overflow-x: auto; } section ul { color: #5b6575; padding-left: 1.1rem; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: 1rem; }

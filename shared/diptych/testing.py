@@ -57,6 +57,7 @@ def check_domain(domain: Domain, overrides: Sequence[tuple[str, str]] = ()) -> N
     study = _study(found, domain, overrides)
     indices = np.arange(min(MOST, len(study.samples)), dtype=np.int64)
     problems += [*_sample_problems(study), *_view_problems(study, indices), *_batch_problems(study)]
+    _report(domain, problems)
     problems += [*_encoder_problems(study, indices), *_baseline_problems(study, indices)]
     _report(domain, problems)
     _report(domain, list(_training_problems(study, indices)))
