@@ -82,9 +82,9 @@ def cut_beats(
     """One window per heartbeat, trials of ``beats`` consecutive ones; what is left over is dropped.
 
     A beat reaches half a median RR interval to both sides of its R peak and is centred in its window between
-    zeros, as in COMET's PTB data (comet.md section 8), with two differences: a beat cut off by the end of the
-    recording is left out instead of shortened, and a trial is normalised before the zeros are put in, so that
-    they stay zero. The caller makes sure that a median RR interval fits the window.
+    zeros, as COMET prepares the PTB data (Wang et al. 2023, released code), with two differences: a beat cut off
+    by the end of the recording is left out instead of shortened, and a trial is normalised before the zeros are
+    put in, so that they stay zero. The caller makes sure that a median RR interval fits the window.
     """
     half = int(np.median(np.diff(peaks))) // 2 if len(peaks) > 1 else 0
     peaks = peaks[(peaks >= half) & (peaks + half <= len(signal))] if half else peaks[:0]
