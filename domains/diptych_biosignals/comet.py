@@ -159,7 +159,8 @@ class Comet:
             )
             if weight > 0
         ]
-        for terms in [timed] if shared and timed else [[term] for term in timed]:
+        # The observation level holds less for the backward pass, so it goes before the sample level.
+        for terms in [timed[::-1]] if shared and timed else [[term] for term in timed]:
             masked = MaskedViews(encoder, self.mask, self.segments, self.segment_share)
             passes.append(Pass(online=masked, terms=terms))
         return passes

@@ -18,7 +18,7 @@ Letters: B windows of the batch, T time steps, K width. Maps are time-major, (T,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -90,17 +90,56 @@ def mean_over_scales(one_scale: Callable[[Tensor], Tensor], z: Tensor) -> Tensor
     return torch.stack(losses).mean()
 
 
-def observation_loss(z: Tensor) -> Tensor:
+def observation_loss(z: Tensor, windows: int) -> Tensor:
     """One scale of the observation level for both views stacked, (T, 2, B, K).
 
     mean over windows b and the 2T vectors V_bm of [ logsumexp_{n != m} <V_bm, V_bn> - <V_bm, V_b,pos(m)> ],
-    where pos(m) is the same step of the other view.
+    where pos(m) is the same step of the other view. The mean is over the ``windows`` of all processes: B of
+    them contribute their share of it here.
     """
-    steps, _, windows, width = z.shape
-    rows = z.permute(2, 1, 0, 3).reshape(windows, 2 * steps, width)
+    steps, _, here, width = z.shape
+    rows = z.permute(2, 1, 0, 3).reshape(here, 2 * steps, width)
     step = torch.arange(steps, device=z.device).repeat(2)
     row = torch.arange(2 * steps, device=z.device)
-    return mean_over_anchors(contrast(Rows(rows, step, row), temperature=1.0, similarity="dot"))
+    found = contrast(Rows(rows, step, row), temperature=1.0, similarity="dot")
+    return (found.candidates - found.positives).sum() * (processes() / (2 * steps * windows))
+
+
+# Bytes of float32 rows that are contrasted at once: they and their gradient then stay in cache.
+BLOCK_BYTES = 2**24
+
+
+class _ByWindows(torch.autograd.Function):
+    """A loss that is a sum over windows, a block of windows at a time, its gradient made along with it.
+
+    So neither stacked views nor scales of all windows are ever held, only the gradients of both views.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        steps, windows, width = first.shape
+        needed = any(ctx.needs_input_grad)
+        total = first.new_zeros((), dtype=torch.promote_types(first.dtype, torch.float32))
+        gradients = [torch.empty_like(view) for view in (first, second)] if needed else []
+        block = max(1, BLOCK_BYTES // (8 * steps * width))
+        for start in range(0, windows, block):
+            at = slice(start, start + block)
+            with torch.set_grad_enabled(needed):
+                parts = [view[:, at].detach().requires_grad_(needed) for view in (first, second)]
+                part = loss(_stack(parts))
+            total += part.detach()
+            for gradient, of_part in zip(
+                gradients, torch.autograd.grad(part, parts) if needed else (), strict=True
+            ):
+                gradient[:, at] = of_part
+        ctx.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        first, second = (gradient * grad.to(gradient.dtype) for gradient in ctx.saved_tensors)
+        return first, second, None
 
 
 def sample_loss(z: Tensor, positions: Tensor, windows: int) -> Tensor:
@@ -206,7 +245,12 @@ class ObservationLevel:
 
     def __call__(self, online: tuple[Encoded, ...], target: tuple[Encoded, ...], batch: Views) -> Tensor:
         """The loss of ``online[i].grid`` (B, K, T) for the two views of ``pair``."""
-        return mean_over_scales(observation_loss, stacked(online, self.pair))
+        first, second = (time_major(online[i]) for i in self.pair)
+        _, windows = batch_positions(first.shape[1], first.device)
+        loss: Tensor = _ByWindows.apply(  # type: ignore[no-untyped-call]
+            first, second, lambda z: mean_over_scales(lambda scale: observation_loss(scale, windows), z)
+        )
+        return loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,5 +301,9 @@ class IdLevel:
 
 def stacked(online: tuple[Encoded, ...], pair: tuple[int, int]) -> Tensor:
     """Both views of a pair as one (T, 2, B, K), in float32 or better."""
-    z = torch.stack([time_major(online[i]) for i in pair], dim=1)
+    return _stack([time_major(online[i]) for i in pair])
+
+
+def _stack(views: Sequence[Tensor]) -> Tensor:
+    z = torch.stack(tuple(views), dim=1)
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z

@@ -92,7 +92,7 @@ class HierarchicalContrast:
         while True:
             loss = self.alpha * sample_loss(z, positions, windows)
             if len(z) > 1:
-                loss = loss + (1 - self.alpha) * observation_loss(z)
+                loss = loss + (1 - self.alpha) * observation_loss(z, windows)
             losses.append(loss)
             if len(z) == 1:
                 return torch.stack(losses).mean()

@@ -62,7 +62,6 @@ def comet_step(windows: int, views: str, autocast: bool = False) -> Callable[[],
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 online = each.online(batch)
                 loss = torch.stack([t.weight * t.objective(online, (), batch) for t in each.terms]).sum()
-                del online
             loss.backward()
         optimizer.step()
         for call in phase.after:
