@@ -24,8 +24,8 @@ NEVER = 2**62  # the step of a failure that did not happen
 class Pretrainer(LightningModule):
     """The one LightningModule: runs the phases of a :class:`Method` with manual optimisation.
 
-    A step takes ``accumulate`` batches (fewer at the end of an epoch). For every phase in turn it clears all
-    gradients, encodes and backpropagates every batch and pass (one pass's activations live at a time), clips
+    A step takes ``accumulate`` batches (fewer at the end of an epoch). For every phase in turn it
+    encodes and backpropagates every batch and pass (one pass's activations live at a time), clips
     and steps over what the phase trains, drops all gradients, and calls ``after``. With several
     batches the gradient is that of the mean of their losses. The batches themselves are held until the step,
     so that a phase sees what the phase before it has trained, as it would with one large batch.
@@ -129,7 +129,6 @@ class Pretrainer(LightningModule):
         batches: list[Views],
         values: dict[str, Tensor],
     ) -> None:
-        self._clear_gradients()
         for batch in batches:
             for each in phase.passes:
                 self._backpropagate(phase, each, batch, 1 / len(batches), values)
@@ -137,7 +136,8 @@ class Pretrainer(LightningModule):
         optimizer.step()
         if self.clip is not None:
             values[f"gradient/{phase.name}"] = self._norm
-        self._clear_gradients()
+        for parameter in self._weights:  # those of other phases have got gradients too
+            parameter.grad = None
         with torch.no_grad():
             for call in phase.after:
                 call()
@@ -166,10 +166,6 @@ class Pretrainer(LightningModule):
             raise RuntimeError(f"phase {phase.name!r}: no weight to train has a part in the loss of {names}")
         _add(values, "loss/total", share * total.detach().float())
         self.manual_backward(share * total)
-
-    def _clear_gradients(self) -> None:
-        for parameter in self._weights:
-            parameter.grad = None
 
     def _remember(self, values: dict[str, Tensor]) -> None:
         row = torch.stack([values[name] for name in self._names])

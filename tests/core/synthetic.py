@@ -212,15 +212,16 @@ def study(
 
 
 class KillAt(Callback):
-    """Sends this process a signal in the middle of a step's hooks, before any checkpoint of that step."""
+    """Sends one process a signal in the middle of a step's hooks, before any checkpoint of that step."""
 
-    def __init__(self, step: int, number: int) -> None:
+    def __init__(self, step: int, number: int, rank: int) -> None:
         self.step = step
         self.number = number
+        self.rank = rank
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
         assert isinstance(pl_module, Pretrainer)
-        if pl_module.step == self.step:
+        if pl_module.step == self.step and trainer.global_rank == self.rank:
             os.kill(os.getpid(), self.number)
 
 
@@ -237,6 +238,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--kill-at", type=int)
     parser.add_argument("--signal", type=int, default=signal.SIGKILL)
+    parser.add_argument("--kill-rank", type=int, default=0)
     parser.add_argument("--monitors", action="store_true")
     parser.add_argument(
         "--shared", action="store_true", help="the method whose numbers do not depend on processes"
@@ -250,7 +252,7 @@ def main() -> None:
     watched = monitors(of, run, keep="best_probe") if given.monitors else None
     callbacks: list[Callback] = [] if watched is None else list(watched.callbacks)
     if given.kill_at is not None:
-        callbacks.append(KillAt(given.kill_at, given.signal))
+        callbacks.append(KillAt(given.kill_at, given.signal, given.kill_rank))
     try:
         pretrain(
             of,

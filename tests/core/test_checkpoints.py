@@ -171,8 +171,8 @@ def test_epochs_are_kept_under_their_own_names(tmp_path: Path) -> None:
     assert kept["pretrainer"]["batch"] == 0
 
 
-def test_a_finished_run_is_left_as_it_is_and_a_longer_one_goes_on(tmp_path: Path) -> None:
-    run, longer = Run(tmp_path / "run"), Run(tmp_path / "longer")
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
     options = TrainerOptions(max_epochs=2, **OPTIONS)
     first = pretrain(study(), run, trainer=options, seed=0)
     text, weights = run.metrics.read_text(), run.encoder.read_bytes()
@@ -180,9 +180,18 @@ def test_a_finished_run_is_left_as_it_is_and_a_longer_one_goes_on(tmp_path: Path
     assert (again.steps, again.epochs, again.metrics) == (first.steps, first.epochs, first.metrics)
     assert run.metrics.read_text() == text
     assert run.encoder.read_bytes() == weights
-    constant = study(method=collapsing_method)  # its rate does not depend on the length
-    pretrain(constant, longer, trainer=options, seed=0)
-    pretrain(constant, longer, trainer=TrainerOptions(max_epochs=3, **OPTIONS), seed=0, resume=True)
-    pretrain(constant, Run(tmp_path / "once"), trainer=TrainerOptions(max_epochs=3, **OPTIONS), seed=0)
-    assert longer.metrics.read_text() == (tmp_path / "once" / "metrics.csv").read_text()
-    assert longer.encoder.read_bytes() == (tmp_path / "once" / "encoder.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "length", [{"max_epochs": 2}, {"max_steps": 10}]
+)  # at an epoch's end, and within one
+def test_a_finished_run_is_made_longer(tmp_path: Path, length: dict[str, int]) -> None:
+    """With a rate that does not depend on the length it ends as one that was as long from the start."""
+    of = study(method=collapsing_method)
+    run, once = Run(tmp_path / "run"), Run(tmp_path / "once")
+    pretrain(of, run, trainer=TrainerOptions(**length, **OPTIONS), seed=0)
+    result = pretrain(of, run, trainer=TrainerOptions(max_epochs=3, **OPTIONS), seed=0, resume=True)
+    expected = pretrain(of, once, trainer=TrainerOptions(max_epochs=3, **OPTIONS), seed=0)
+    assert (result.steps, result.epochs) == (expected.steps, expected.epochs) == (21, 3)
+    assert run.metrics.read_text() == once.metrics.read_text()
+    assert run.encoder.read_bytes() == once.encoder.read_bytes()

@@ -47,10 +47,11 @@ def test_two_processes_equal_one(tmp_path: Path, options: dict[str, Any]) -> Non
 
 
 def test_two_processes_stop_together_and_resume_the_same(tmp_path: Path) -> None:
+    """Only the second process is asked to stop."""
     options = {"max_steps": 12, "devices": 2, "checkpoint_every": 4}
     calm = train(tmp_path / "calm", options)
     assert calm.returncode == 0, calm.stderr
-    done = train(tmp_path / "run", options, "--kill-at", "6", "--signal", "15")
+    done = train(tmp_path / "run", options, "--kill-at", "6", "--signal", "15", "--kill-rank", "1")
     assert done.returncode == 143, done.stderr
     assert "after step 6 of 12; resume the run to go on" in done.stderr
     kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)

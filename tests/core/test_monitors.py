@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import logging
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.preprocessing import StandardScaler
-from synthetic import collapsing_method, shared_method, study
+from synthetic import Encoder, collapsing_method, shared_method, study
 
 from diptych.diagnostics import alignment, rankme, uniformity
 from diptych.errors import ConfigError, UserError
@@ -20,6 +22,7 @@ from diptych.monitors import MonitorOptions, Monitors
 from diptych.runs import Run
 from diptych.study import Study
 from diptych.training import PretrainResult, TrainerOptions, pretrain
+from diptych.types import Encoded
 from diptych.watched import draw_pairs
 
 OPTIONS: dict[str, Any] = {"accelerator": "cpu", "progress": "off", "log_every": 5}
@@ -44,10 +47,19 @@ def cells(path: Path, prefix: str) -> list[dict[str, float]]:
     return [row | {"step": whole["step"]} for row, whole in zip(found, rows, strict=True) if row]
 
 
+class Restless(Encoder):
+    """Draws from the global generators in evaluation mode too."""
+
+    def forward(self, view: torch.Tensor) -> Encoded:
+        noise = torch.rand(len(view), 1) * np.random.rand() * random.random()  # noqa: NPY002
+        return Encoded(self.layers(view) + 0.1 * noise)
+
+
 def test_watching_changes_no_number_of_the_training(tmp_path: Path) -> None:
     options = {"max_epochs": 3}
-    plain = pretrain(study(), Run(tmp_path / "plain"), trainer=TrainerOptions(**OPTIONS, **options), seed=2)
-    seen = watched(study(), tmp_path / "seen", trainer=options, alarm_every=2, probe="class")
+    of = dataclasses.replace(study(), new_encoder=Restless)
+    plain = pretrain(of, Run(tmp_path / "plain"), trainer=TrainerOptions(**OPTIONS, **options), seed=2)
+    seen = watched(of, tmp_path / "seen", trainer=options, alarm_every=2, probe="class")
     for name, tensor in plain.encoder.state_dict().items():
         assert torch.equal(seen.encoder.state_dict()[name], tensor)
     assert cells(tmp_path / "seen", "loss/") == cells(tmp_path / "plain", "loss/")

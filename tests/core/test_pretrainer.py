@@ -78,6 +78,7 @@ def test_a_phase_changes_only_what_it_trains(tmp_path: Path) -> None:
     result = pretrain(of, Run(tmp_path), trainer=TrainerOptions(max_epochs=1, **OPTIONS), seed=4)
     for name, tensor in result.encoder.state_dict().items():
         assert torch.equal(tensor, before[name])
+    assert all(parameter.grad is None for parameter in result.encoder.parameters())
     rows = read_metrics(tmp_path / "metrics.csv")
     assert rows[-1]["loss/again"] < rows[0]["loss/again"]
 
