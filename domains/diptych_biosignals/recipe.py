@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from diptych.data.identity import Split
 from diptych.data.loading import OrderedBatches, ResumableLoader
@@ -100,7 +99,7 @@ class Windows:
 def build(
     *,
     data: Source,
-    signal: Signal,
+    signal: Signal = Signal(),  # noqa: B008  (frozen)
     labels: Mapping[str, Label] = {},
     simulation: Simulation | None = None,
     split: Split = Split(),  # noqa: B008  (frozen)
@@ -133,7 +132,7 @@ def build(
     prepared = prepare(data, signal, labels, split, cache=loader.cache, workers=loader.readers)
     windows = Windows(prepared)
 
-    def training(indices: Indices, seed: int) -> DataLoader[Any]:
+    def training(indices: Indices, seed: int) -> ResumableLoader:
         plan = TrialBatches(
             indices,
             prepared.trial_ids[indices],
@@ -146,7 +145,7 @@ def build(
         )
         return ResumableLoader(windows, plan, workers=loader.workers)
 
-    def plain(indices: Indices) -> DataLoader[Any]:
+    def plain(indices: Indices) -> ResumableLoader:
         return ResumableLoader(windows, OrderedBatches(indices, 256), shared=False)
 
     def new_encoder() -> nn.Module:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from diptych.data.leaks import check_leaks
 from diptych.data.manifest import Manifest
+from diptych.errors import ConfigError
 from diptych.settings.config import read_yaml
 from diptych.settings.plans import plan, with_needed_defaults
 from diptych.settings.shipped import find_config
@@ -21,7 +22,7 @@ SHOWN = 20  # lines of quarantine, and values of a fact
 
 def inspect(
     call: Call,
-    data: str,
+    data: str | None = None,
     *,
     config: str | None = None,
     manifest: str | None = None,
@@ -30,14 +31,18 @@ def inspect(
     """Reads the data and prints what is there.
 
     Args:
-        data: The folder, file or manifest with the data (data.path of a config).
+        data: The folder, file or manifest with the data; by default data.path of the config.
         config: How to read it: a YAML file or a shipped config; by default the domain's defaults.
         manifest: Writes the manifest to this .csv or .parquet file; pretrain takes it as data.
         quarantine: Writes all files that were set aside, with their reasons, to this .jsonl file.
     """
     given = read_yaml(find_config(config)) if config else {}
     source = f"{config} and the command line" if config else "the command line"
-    overrides = [("data.path", data), *call.overrides]
+    if data is None and config is None and "data.path" not in dict(call.overrides):
+        raise ConfigError(
+            "inspect needs the folder, file or manifest with the data, or a --config that names one"
+        )
+    overrides = [*([] if data is None else [("data.path", data)]), *call.overrides]
     study = plan(call.domain, with_needed_defaults(call.domain, given), overrides, source).build()
     for line in describe(study):
         print(line)

@@ -27,9 +27,10 @@ def row_counts(n: int, device: torch.device) -> list[int]:
     """How many rows each process holds. Waits for the device: they set the shape of what is received."""
     if processes() == 1:
         return [n]
-    counts = torch.empty(processes(), dtype=torch.int64, device=device)
-    dist.all_gather_into_tensor(counts, torch.tensor([n], device=device))
-    return [int(count) for count in counts.tolist()]
+    own = torch.tensor([n], device=device)
+    counts = [torch.empty_like(own) for _ in range(processes())]
+    dist.all_gather(counts, own)
+    return [int(count) for count in torch.cat(counts).tolist()]
 
 
 def gather(tensor: Tensor, dim: int = 0, counts: Sequence[int] | None = None) -> Tensor:

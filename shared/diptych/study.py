@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
+from diptych.data.loading import ResumableLoader
 from diptych.data.manifest import Manifest
 from diptych.data.quarantine import Quarantine
 from diptych.method import Method
@@ -65,8 +66,8 @@ class Study:
     new_encoder: Callable[[], nn.Module]
     # how that encoder is pretrained
     method: Callable[[nn.Module], Method]
-    # (indices, seed) to a loader of Views with ids, drawn anew each epoch
-    training: Callable[[Indices, int], DataLoader[Any]]
+    # (indices, seed) to a loader of Views with ids, drawn anew each epoch, that can start in its middle
+    training: Callable[[Indices, int], ResumableLoader]
     # indices to a loader of Views in that order, with one clean view: for embedding
     plain: Callable[[Indices], DataLoader[Any]]
     baseline: Callable[[Indices], Baseline] | None = None
