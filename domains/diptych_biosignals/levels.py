@@ -207,20 +207,26 @@ def id_loss(u: Tensor, w: Tensor, ids: Tensor, positions: Tensor, order: Order) 
     a != b ("order_free"). The window itself (j = a) is a candidate and never a positive. No pair: 0.
     Windows of all processes are compared.
     """
-    sides = Rows(u, ids, positions), Rows(w, ids, positions)
-    keys = gather_rows(sides[0]), gather_rows(sides[1])
+    own = Rows(u, ids, positions), Rows(w, ids, positions)
+    everyone = gather_rows(own[0]), gather_rows(own[1])
+    with torch.autocast(u.device.type, enabled=False):
+        s_up = u @ everyone[1].z.t()  # (B, windows of all processes)
+        s_down = s_up.t() if processes() == 1 else w @ everyone[0].z.t()
+    # T K is far wider than a batch is long, so the kernel is given the logits themselves, as rows that are
+    # compared with unit vectors, rather than the rows they come from.
+    keys = Rows(torch.eye(len(everyone[0].z), dtype=u.dtype, device=u.device), *everyone[0][1:])
     up, down = (
         mean_over_pairs(
             contrast(
-                anchors,
-                others,
+                Rows(logits, ids, positions),
+                keys,
                 temperature=1.0,
                 similarity="dot",
                 positives="later" if order == "as_released" else "others",
                 keep_self=True,
             )
         )
-        for anchors, others in ((sides[0], keys[1]), (sides[1], keys[0]))
+        for logits in (s_up, s_down)
     )
     return (up + down) / 2
 
