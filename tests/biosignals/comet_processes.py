@@ -43,9 +43,7 @@ def outcome(name: str, start: int, stop: int) -> tuple[dict[str, float], list[to
     torch.manual_seed(0)
     encoder = DilatedEncoder(CHANNELS, width=6, hidden=4, depth=3, dropout=0.0).double()
     method = METHODS[name](encoder, partial(torch.optim.SGD, lr=0.1), None)
-    torch.manual_seed(
-        4
-    )  # draws crops that reach both ends, so that no window is shifted
+    torch.manual_seed(4)  # draws crops that reach both ends, so that no window is shifted
     terms: dict[str, float] = {}
     views = batch(start, stop)
     for each in method.phases[0].passes:
