@@ -65,8 +65,6 @@ class NTXent:
         temperature: divides the cosines.
         hidden: units of the projector's hidden layer.
         width: of the projection.
-        batch_norm: whether the projector has batch norm (SimCLR). It whitens what the encoder gives, so that
-            the encoder itself learns less: leave it out where batches and trainings are small.
         averaging: which weights are kept: the last ones ("none"), their mean ("uniform") or moving mean ("ema").
         decay: of the moving mean.
     """
@@ -78,7 +76,6 @@ class NTXent:
     temperature: float = 0.1
     hidden: int = 512
     width: int = 128
-    batch_norm: bool = True
     averaging: Averaging = "none"
     decay: float = 0.999
 
@@ -86,7 +83,7 @@ class NTXent:
         self, encoder: nn.Module, optimizer: OptimizerFactory, schedule: ScheduleFactory | None = None
     ) -> Method:
         """The method that trains ``encoder``, on its ``whole`` rows."""
-        projector = Projector(width_of(encoder), self.hidden, self.width, normalize=self.batch_norm)
+        projector = Projector(width_of(encoder), self.hidden, self.width)
         online = Augmented(
             Augment(self.augmentations or usual_augmentations(), self.probability), Branch(encoder, projector)
         )

@@ -159,7 +159,7 @@ class LeadDrop:
         probability: of each channel to be dropped.
     """
 
-    probability: float = 0.2
+    probability: float = 0.3
 
     def __post_init__(self) -> None:
         _share("lead drop's probability", self.probability)
