@@ -165,6 +165,7 @@ class Pretrainer(LightningModule):
             names = ", ".join(term.name for term in each.terms)
             raise RuntimeError(f"phase {phase.name!r}: no weight to train has a part in the loss of {names}")
         _add(values, "loss/total", share * total.detach().float())
+        del online, target  # the graph holds what the gradient needs, which may be less
         self.manual_backward(share * total)
 
     def _remember(self, values: dict[str, Tensor]) -> None:

@@ -48,7 +48,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or of a checkpoint written by ``torch.save``, on the CPU.
 
     Nothing is unpickled but tensors and plain containers. A checkpoint may be the state itself or hold it
-    under ``state_dict`` or ``model``. The prefix ``module.`` of wrapped models is taken off, and the counter
+    under ``state_dict`` or ``model``. Prefixes ``module.`` that all keys of wrapped models have are taken off, and the counter
     ``n_averaged`` of an averaged model is left out.
 
     Raises UserError when the file is not there or holds no weights.
@@ -93,7 +93,9 @@ def _plain_state(content: Any, path: Path) -> dict[str, Tensor]:
             )
         if name in COUNTERS:
             continue
-        state[str(name).removeprefix("module.")] = tensor
+        state[str(name)] = tensor
+    while state and all(name.startswith("module.") for name in state):  # averaged, and parallel inside
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return state
 
 

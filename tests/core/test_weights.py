@@ -48,13 +48,16 @@ def test_tied_weights_are_saved(tmp_path: Path) -> None:
     assert torch.equal(other[0].weight, tied[0].weight)
 
 
+@pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("under", [None, "state_dict", "model"])
-def test_checkpoints_of_others_are_read(tmp_path: Path, under: str | None) -> None:
+def test_checkpoints_of_others_are_read(tmp_path: Path, under: str | None, parallel: bool) -> None:
     """An averaged, wrapped model as released checkpoints hold it: keys "module.x" and a counter."""
     one = network()
     state: dict[str, Any] = AveragedModel(one).state_dict()
+    if parallel:
+        state = {name.replace("module.", "module.module."): tensor for name, tensor in state.items()}
     assert "n_averaged" in state
-    assert "module.0.weight" in state
+    assert ("module.module.0.weight" if parallel else "module.0.weight") in state
     torch.save(state if under is None else {under: state, "epoch": 3}, tmp_path / "model.pt")
     found = read_weights(tmp_path / "model.pt")
     assert set(found) == set(one.state_dict())
