@@ -48,8 +48,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or of a checkpoint written by ``torch.save``, on the CPU.
 
     Nothing is unpickled but tensors and plain containers. A checkpoint may be the state itself or hold it
-    under ``state_dict`` or ``model``. Prefixes ``module.`` that all keys of wrapped models have are taken off, and the counter
-    ``n_averaged`` of an averaged model is left out.
+    under ``state_dict`` or ``model``. Prefixes ``module.`` that all keys of wrapped models have are taken off,
+    and the counter ``n_averaged`` of an averaged model is left out.
 
     Raises UserError when the file is not there or holds no weights.
     """
