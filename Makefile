@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := biosignals,test
+EXTRAS := biosignals,medical,test
 
 .PHONY: setup test lint demo bench clean
 
