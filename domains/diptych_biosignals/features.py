@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.signal import welch
 
 from diptych.data.atomic import replacing
+from diptych.data.pool import in_pool
 from diptych.study import Baseline, Indices
 from diptych_biosignals.peaks import r_peaks
 from diptych_biosignals.recording import Signal32
-from diptych_biosignals.scan import in_pool
 from diptych_biosignals.source import Prepared
 
 Kind = Literal["ecg", "eeg"]

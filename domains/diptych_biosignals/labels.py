@@ -1,21 +1,26 @@
-"""Labels of recordings and windows: from a table, header comments, folder or file names, or intervals."""
+"""Labels of windows: those of their recordings, and those of intervals of time."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diptych.errors import ConfigError
-from diptych_biosignals.rules import Rule
+from diptych.data import labels
+from diptych.data.annotate import Annotated, need_columns, read_table, report_label
+from diptych.data.labels import read_values
+from diptych.data.rules import record_name
+from diptych.errors import ConfigError, DataError
+from diptych_biosignals.recording import Header
+from diptych_biosignals.settings import Source
 
 
 @dataclass(frozen=True, kw_only=True)
-class Label:
+class Label(labels.Label):
     """Where one label comes from and how its text becomes a class or a number.
 
     Exactly one of ``column``, ``rule`` and ``intervals`` (with ``column``) says where. Without ``contains``,
@@ -24,64 +29,52 @@ class Label:
 
     Args:
         column: Column of ``data.table`` (or of ``intervals``).
-        rule: Another place: ``name:state``, ``folder``, ``comment:sex``, as for ``data.patient``.
         intervals: CSV file with the columns recording, start, end (seconds) and ``column``: a window has the
             label whose intervals cover more than half of it.
-        contains: The label is "yes" where the text contains this, in any case, else "no".
-        classes: Regular expressions, searched in any case, or ``name=expression``; the first that matches is
-            the class, and a text that none matches is missing.
-        number: The label is a number; a text that is none is missing, and counted.
-        blank: What a blank cell stands for, such as "none"; by default it is a missing label.
     """
 
-    column: str | None = None
-    rule: str | None = None
     intervals: str | None = None
-    contains: str | None = None
-    classes: list[str] | None = None
-    number: bool = False
-    blank: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.column is None) == (self.rule is None):
-            raise ConfigError("a label needs either 'column' (of the table) or 'rule'; give exactly one")
+        super().__post_init__()
         if self.intervals is not None and self.column is None:
             raise ConfigError("a label with 'intervals' needs 'column', the column that holds its value")
-        if (self.contains is not None) + (self.classes is not None) + self.number > 1:
-            raise ConfigError("a label takes only one of 'contains', 'classes' and 'number'")
-        for text in self.classes or ():
-            try:
-                re.compile(_named(text)[1])
-            except re.error as error:
-                raise ConfigError(f"label class {text!r} is no regular expression: {error}") from None
-
-    def place(self, name: str) -> Rule:
-        """The rule that finds this label's text; ``name`` is the label's, for messages."""
-        if self.rule is not None:
-            return Rule.parse(self.rule, f"labels.{name}.rule")
-        return Rule("table", str(self.column))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Values:
-    """One label of many recordings."""
+def window_labels(
+    labels: Mapping[str, Label],
+    annotated: Annotated[Header],
+    source: Source,
+    root: Path,
+    of: NDArray[np.int64],
+    times: NDArray[np.float64],
+) -> pd.DataFrame:
+    """Labels of all windows: those of their recording, and those from intervals.
 
-    values: NDArray[np.object_] | NDArray[np.float64]  # None or NaN where missing
-    unusable: int  # texts that were there but are no number or match no class
-
-
-def read_values(label: Label, texts: Sequence[str | None]) -> Values:
-    """Classes (text, None where missing) or numbers (float64, NaN where missing) from texts."""
-    filled = [text if text and text.strip() else label.blank for text in texts]
-    if label.number:
-        numbers = [_number(text) for text in filled]
-        lost = sum(np.isnan(n) and text is not None for n, text in zip(numbers, filled, strict=True))
-        return Values(values=np.array(numbers, np.float64), unusable=int(lost))
-    found = [None if text is None else _class(label, text.strip()) for text in filled]
-    lost = sum(one is None and text is not None for one, text in zip(found, filled, strict=True))
-    values = np.empty(len(found), object)
-    values[:] = found
-    return Values(values=values, unusable=lost)
+    Args:
+        of: (windows,) index into the annotated recordings.
+        times: (windows, 2) seconds.
+    """
+    columns: dict[str, NDArray[np.object_] | NDArray[np.float64]] = {}
+    records = [record_name(each.item) for each in annotated.scanned]
+    for name, label in labels.items():
+        if label.intervals is None:
+            columns[name] = annotated.labels[name].values[of]
+            continue
+        column = str(label.column)
+        table = read_table(label.intervals, root, f"labels.{name}.intervals")
+        need_columns(table, ["recording", "start", "end", column], f"labels.{name}")
+        for edge in ("start", "end"):
+            table[edge] = pd.to_numeric(table[edge], errors="coerce")
+            if table[edge].isna().any():
+                raise DataError(
+                    f"labels.{name}: the column {edge!r} of intervals holds a cell that is no number"
+                )
+        texts = interval_texts(table, column, records, of, times)
+        values = read_values(label, texts)
+        report_label(name, values, annotated.report)
+        columns[name] = values.values
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(of)))
 
 
 def interval_texts(
@@ -115,42 +108,3 @@ def interval_texts(
             for window in windows[covered > 0.5 * (last - first)[:, 0]]:
                 texts[window] = str(value)
     return texts
-
-
-def contradictions(rows: pd.DataFrame, key: str, columns: Sequence[str]) -> list[str]:
-    """Ids that occur in several rows whose given columns are not all equal."""
-    repeated = rows[rows.duplicated(key, keep=False)]
-    used = [column for column in columns if column != key]
-    return sorted(
-        str(name) for name, same in repeated.groupby(key) if used and len(same[used].drop_duplicates()) > 1
-    )
-
-
-def _class(label: Label, text: str) -> str | None:
-    if label.contains is not None:
-        return "yes" if label.contains.casefold() in text.casefold() else "no"
-    if label.classes is None:
-        return text
-    for each in label.classes:
-        name, pattern = _named(each)
-        if re.search(pattern, text, re.IGNORECASE):
-            return name
-    return None
-
-
-def _named(text: str) -> tuple[str, str]:
-    """``name=expression``, or an expression that is its own name."""
-    match = re.match(r"([\w .+/-]+)=(.*)", text, re.DOTALL)
-    return (match[1].strip(), match[2]) if match else (text, text)
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text) if text is not None else float("nan")
-    except ValueError:
-        return float("nan")
-
-
-def frame(values: Mapping[str, Values]) -> pd.DataFrame:
-    """Label columns as a table."""
-    return pd.DataFrame({name: value.values for name, value in values.items()})

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from diptych_biosignals.recording import Unreadable
+from diptych.data.readable import Unreadable
 
 # Other names of the same electrode or derivation, in the spelling of :func:`canonical`.
 _SYNONYMS = {

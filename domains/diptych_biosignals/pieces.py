@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diptych.data.atomic import replacing
+from diptych.data.readable import Item, Unreadable
 from diptych_biosignals import filters, readers, windows
 from diptych_biosignals.peaks import r_peaks
-from diptych_biosignals.readers import ArrayFacts, Format
-from diptych_biosignals.recording import Item, Recording, Signal32, Unreadable
+from diptych_biosignals.readers import ArrayFacts
+from diptych_biosignals.recording import Recording, Signal32
 from diptych_biosignals.settings import Signal
 from diptych_biosignals.windows import Cut
 
@@ -42,7 +43,7 @@ class Plan:
 class Job:
     """One file's recordings, with each one's own names of the wanted leads (None: missing, to be zero)."""
 
-    kind: Format
+    kind: str
     items: tuple[Item, ...]
     leads: tuple[tuple[str | None, ...], ...]
     digests: tuple[str, ...]  # SHA-256 of all the bytes that the recordings depend on
@@ -70,7 +71,7 @@ class Piece(NamedTuple):
     facts: list[dict[str, Any]]  # per item: "reason" of a rejected one, else "content" and "seconds"
 
 
-def store(job: Job, plan: Plan, target: Path) -> list[str] | None:
+def store(job: Job, target: Path, *, plan: Plan) -> list[str] | None:
     """Prepare one file's recordings and write the piece ``target``.npy/.npz.
 
     Returns None when it is written, or the reason of each recording when all were rejected: those are not
@@ -116,7 +117,7 @@ def load(target: Path) -> Piece | None:
     return Piece(part, starts, trials, times, rows, facts)
 
 
-def prepare(kind: Format, item: Item, leads: Sequence[str | None], plan: Plan) -> tuple[Cut, dict[str, Any]]:
+def prepare(kind: str, item: Item, leads: Sequence[str | None], plan: Plan) -> tuple[Cut, dict[str, Any]]:
     """Read one recording and cut it into windows. Raises Unreadable with the reason why not."""
     present = [lead for lead in leads if lead is not None]
     recording = readers.read(kind, item, present, plan.arrays)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from diptych.data.folder import expand
 from diptych.data.identity import Split
 from diptych.data.loading import OrderedBatches, ResumableLoader
 from diptych.errors import ConfigError
@@ -19,7 +20,6 @@ from diptych.study import Indices, Study
 from diptych.types import Views
 from diptych_biosignals.features import baseline
 from diptych_biosignals.sampling import SampleOrder, TrialBatches
-from diptych_biosignals.scan import expand
 from diptych_biosignals.simulate import simulate
 from diptych_biosignals.source import Label, Prepared, Signal, Source, prepare
 

@@ -2,60 +2,25 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diptych.data import readable
+from diptych.data.readable import Unreadable
+
 Signal32 = NDArray[np.float32]
 
-# What the libraries behind the readers raise on malformed files. Their messages quote headers, so that
-# only the type of the error is passed on (see :func:`malformed`).
-MALFORMED: tuple[type[Exception], ...] = (
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    NotImplementedError,
-    AssertionError,
-    EOFError,
-    OSError,
-    struct.error,
-)
-
-
-class Unreadable(Exception):
-    """A file that is no usable recording. The text never holds header content: it is written to reports."""
-
-
-def malformed(what: str, error: Exception) -> Unreadable:
-    """The reason for a file that a library failed on: names the type of the error, not its text."""
-    return Unreadable(f"malformed {what} ({type(error).__name__})")
-
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
-    """One recording that a reader found: a file, and which part of it when a file holds several."""
-
-    path: Path  # the header or the one file; what the user would name
-    name: str  # text that rules match, such as "patient01/s0010_re": path below the root without its suffix
-    part: int | None = None  # row of a big array or multiplex group; None: the file is one recording
-    files: tuple[Path, ...] = ()  # all files whose bytes the recording depends on; empty: ``path`` alone
-
-
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """What is known without decoding the signal. Texts about the patient stay in memory only."""
+class Header(readable.Header):
+    """What is known without decoding the signal."""
 
     leads: tuple[str, ...]
     rates: tuple[float, ...]  # Hz, one per lead; they may differ (EDF, WFDB with samples per frame)
     units: tuple[str, ...]
     seconds: float | None  # duration; None where the header does not say
-    patient: str | None = field(default=None, repr=False)  # patient id as the header has it
-    comments: tuple[str, ...] = field(default=(), repr=False)  # lines of free text
 
     def __post_init__(self) -> None:
         if not self.leads:

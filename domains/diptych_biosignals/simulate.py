@@ -13,8 +13,8 @@ import wfdb
 from numpy.typing import NDArray
 
 from diptych.data.atomic import write_text
+from diptych.data.pool import in_pool
 from diptych.errors import DataError
-from diptych_biosignals.scan import in_pool
 
 TABLE = "simulated.csv"
 LEADS = ("I", "II", "III")

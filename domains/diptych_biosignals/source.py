@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from diptych.data.annotate import Annotated, annotate
+from diptych.data.assemble import check_copies, list_files, numbers_of, report_found
 from diptych.data.identity import Split
 from diptych.data.leaks import check_leaks
+from diptych.data.pieces import cache_folder, make_pieces
 from diptych.data.quarantine import Quarantine
+from diptych.data.readable import Unreadable
+from diptych.data.scan import Scan, Scanned, item_path, scan
 from diptych.errors import ConfigError
 from diptych.study import Samples
-from diptych_biosignals.annotate import Annotated, annotate, window_labels
-from diptych_biosignals.assemble import (
-    check_copies,
-    identify,
-    list_files,
-    nothing_left,
-    numbers_of,
-    report,
-    use,
-)
-from diptych_biosignals.labels import Label
+from diptych_biosignals import readers
+from diptych_biosignals.assemble import describe, identify, nothing_left, use
+from diptych_biosignals.labels import Label, window_labels
 from diptych_biosignals.leads import find_leads, most_frequent
-from diptych_biosignals.pieces import Job, Plan
-from diptych_biosignals.recording import Unreadable
-from diptych_biosignals.scan import Scan, Scanned, item_path, run_jobs, scan
+from diptych_biosignals.pieces import Job, Plan, load, store
+from diptych_biosignals.recording import Header
 from diptych_biosignals.settings import Signal, Source
 from diptych_biosignals.store import Store
 
@@ -119,23 +114,32 @@ def prepare(
             than every recording).
         DataError: no recordings, too many in quarantine, contradictory table rows, a recording under two ids.
     """
-    folder = cache_folder(cache)
-    found = scan(source, workers=workers)
+    folder = cache_folder(cache, "biosignals")
+    found = find_recordings(source, workers)
     quarantine = Quarantine()
     for path, reason in found.rejected:
         quarantine.add(path, reason)
-    annotated = annotate(found, source, labels, quarantine)
+    whole = {name: label for name, label in labels.items() if label.intervals is None}
+    annotated = annotate(found, source, whole, quarantine)
     wanted, plan = resolve(annotated.scanned, source, signal)
     grouped = make_jobs(annotated, wanted, signal, found, quarantine)
-    pieces = run_jobs([job for job, _ in grouped], plan, folder, workers=workers)
+    jobs = [job for job, _ in grouped]
+    pieces = make_pieces(
+        jobs,
+        [job.key(plan) for job in jobs],
+        folder,
+        load=load,
+        store=partial(store, plan=plan),
+        workers=workers,
+    )
     total = len(found.scanned) + len(found.rejected)
     used = use(grouped, pieces, found, quarantine)
     if not len(used.starts):
         raise nothing_left(quarantine, signal.window)
     quarantine.check(total, signal.max_quarantined)
     ids, table = identify(used, annotated, split)
-    manifest = list_files(used, annotated, found, table)
-    check_copies(used, table)
+    manifest = list_files(annotated, used.numbers.tolist(), found, table, partial(describe, used, annotated))
+    check_copies([str(facts["content"]) for facts in used.facts], table, found.unit, "signal")
     check_leaks(ids, manifest)
     of = used.numbers[used.recording_of]
     values = window_labels(labels, annotated, source, found.root, of, used.times)
@@ -151,21 +155,31 @@ def prepare(
         times=used.times,
         store=Store(used.files, used.file[used.recording_of], used.starts, window, len(wanted)),
         cache=folder,
-        report=report(ids, table, annotated, found, quarantine, source.patient),
+        report=report_found(
+            table,
+            annotated,
+            found,
+            quarantine,
+            source.patient,
+            {"trials": str(ids["trial"].nunique()), "windows": str(len(ids))},
+        ),
         again=_Again(source, signal, labels, split, cache, workers),
     )
 
 
-def cache_folder(cache: str | Path | None) -> Path:
-    """The cache folder: as given, else ``DIPTYCH_CACHE``, else below the user's cache folder."""
-    if cache is not None:
-        return Path(cache).expanduser()
-    if own := os.environ.get("DIPTYCH_CACHE"):
-        return Path(own).expanduser() / "biosignals"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "diptych" / "biosignals"
+def find_recordings(source: Source, workers: int | None = None) -> Scan[Header]:
+    """All recordings of a source, with their headers."""
+    return scan(
+        source,
+        partial(readers.find, only=source.format),
+        partial(readers.read_header, arrays=source.arrays),
+        expected="WFDB (.hea), EDF/BDF (.edf, .bdf), NumPy (.npy, .npz), DICOM (.dcm)",
+        suffixes=(".hea",),
+        workers=workers,
+    )
 
 
-def resolve(scanned: list[Scanned], source: Source, signal: Signal) -> tuple[tuple[str, ...], Plan]:
+def resolve(scanned: list[Scanned[Header]], source: Source, signal: Signal) -> tuple[tuple[str, ...], Plan]:
     """The leads and the rate of the data set, where the config leaves them to the files."""
     wanted = tuple(signal.leads) if signal.leads else most_frequent([each.header.leads for each in scanned])
     rate = signal.rate
@@ -195,7 +209,11 @@ def resolve(scanned: list[Scanned], source: Source, signal: Signal) -> tuple[tup
 
 
 def make_jobs(
-    annotated: Annotated, wanted: tuple[str, ...], signal: Signal, found: Scan, quarantine: Quarantine
+    annotated: Annotated[Header],
+    wanted: tuple[str, ...],
+    signal: Signal,
+    found: Scan[Header],
+    quarantine: Quarantine,
 ) -> list[tuple[Job, list[int]]]:
     """One job per file, or per some rows of a big array, with its recordings' numbers; others go to quarantine."""
     files: dict[Path, list[tuple[int, tuple[str | None, ...]]]] = defaultdict(list)

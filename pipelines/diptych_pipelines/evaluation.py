@@ -15,6 +15,8 @@ from diptych_pipelines import report
 from diptych_pipelines.commands import Call
 
 FILES = (".csv", ".txt", ".html")
+# options of evaluators that are files of the run, where they are not given
+OF_THE_RUN = {"run_splits": "splits.csv", "run_checkpoint": "checkpoints/last.ckpt"}
 
 
 def evaluate(call: Call, evaluator: str, *, run: str, also: Sequence[str] = ()) -> None:
@@ -29,8 +31,9 @@ def evaluate(call: Call, evaluator: str, *, run: str, also: Sequence[str] = ()) 
     settings = evaluator_settings(function)
     names = {each.name for each in settings}
     given = {key: text for key, text in call.overrides if key in names}
-    if "run_splits" in names:
-        given.setdefault("run_splits", str(Path(run) / "splits.csv"))
+    for name, file in OF_THE_RUN.items():
+        if name in names:
+            given.setdefault(name, str(Path(run) / file))
     walk = Walk(every_key=[*names, "run", "also"])
     options = walk.settings(_parsed(given, settings), settings, "--")
     overrides = [(key, text) for key, text in call.overrides if key not in names]

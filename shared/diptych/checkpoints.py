@@ -19,7 +19,9 @@ from torch import Tensor
 from diptych.data.atomic import replacing
 from diptych.data.loading import ResumableLoader, process_of
 from diptych.errors import DataError, UserError
+from diptych.method import Method
 from diptych.pretrainer import Pretrainer
+from diptych.weights import compare_weights, read_weights
 
 LAST = "last.ckpt"
 
@@ -126,6 +128,18 @@ def restore_random_states(states: dict[str, Any]) -> None:
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal.tolist()), gauss))
+
+
+def load_method(method: Method, checkpoint: str | Path) -> None:
+    """Gives a method the weights and states of a run's checkpoint: what the exported encoder leaves out.
+
+    Raises UserError when the file is not there, or holds another method.
+    """
+    prefix = "method."
+    state = {name.removeprefix(prefix): tensor for name, tensor in read_weights(checkpoint).items()}
+    if report := compare_weights(method.state_dict(), state):
+        raise UserError(f"the checkpoint {Path(checkpoint)} is of another method. {report}")
+    method.load_state_dict(state, strict=True)
 
 
 class Checkpoints(Callback):

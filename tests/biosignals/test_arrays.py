@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tests.biosignals.files import waves
 
+from diptych.data.readable import Unreadable
 from diptych_biosignals.readers import arrays
-from diptych_biosignals.recording import Unreadable
 
 
 def test_one_array_is_one_recording(tmp_path: Path) -> None:

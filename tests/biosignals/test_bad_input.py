@@ -266,5 +266,5 @@ def test_settings_that_do_not_fit_the_rate(folder: Path, settings: dict[str, obj
 
 def test_a_cache_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="prepared signals cannot be written below"):
+    with pytest.raises(DataError, match="prepared recordings cannot be written below"):
         prepare(Source(path=str(folder)), PLAIN, {}, Split(), cache=tmp_path / "file")

@@ -11,9 +11,10 @@ import pytest
 from pydicom.config import disable_value_validation
 from pydicom.data import get_testdata_file
 
+from diptych.data.readable import Item, Unreadable
 from diptych_biosignals.leads import canonical
 from diptych_biosignals.readers import dicom, format_of
-from diptych_biosignals.recording import Item, Recording, Unreadable
+from diptych_biosignals.recording import Recording
 
 SOURCE = Path(str(get_testdata_file("waveform_ecg.dcm", download=False)))
 

@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from tests.biosignals.files import cut, patch, waves, write_edf
 
+from diptych.data.readable import Item, Unreadable
 from diptych_biosignals.readers import edf
-from diptych_biosignals.recording import Item, Recording, Unreadable
+from diptych_biosignals.recording import Recording
 
 
 def item_of(path: Path) -> Item:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from diptych.data.readable import Unreadable
 from diptych_biosignals.leads import canonical, find_leads, most_frequent
-from diptych_biosignals.recording import Unreadable
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from tests.biosignals.files import SIX, waves, write_edf, write_wfdb
 
+from diptych.data import pool
 from diptych.data.identity import Split, pseudonym_salt, salted_key
 from diptych.errors import ConfigError, DataError
-from diptych_biosignals import pieces, scan
+from diptych_biosignals import pieces
 from diptych_biosignals.filters import normalise
 from diptych_biosignals.source import Label, Prepared, Signal, Source, prepare
 
@@ -198,8 +199,8 @@ def test_a_half_written_piece_is_made_again(tmp_path: Path) -> None:
 def test_processes_give_what_one_process_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder_of_six(tmp_path / "data")
     one = prepared(tmp_path / "data")
-    monkeypatch.setattr(scan, "_LONG", 0.0)
-    monkeypatch.setattr(scan, "_ENOUGH", 2)
+    monkeypatch.setattr(pool, "_LONG", 0.0)
+    monkeypatch.setattr(pool, "_ENOUGH", 2)
     two = prepare(source(tmp_path / "data"), PLAIN, {}, Split(), cache=tmp_path / "other", workers=2)
     np.testing.assert_array_equal(two.batch(np.arange(36)), one.batch(np.arange(36)))
     assert two.samples.ids.equals(one.samples.ids)

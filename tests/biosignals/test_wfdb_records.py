@@ -9,8 +9,9 @@ import pytest
 import wfdb
 from tests.biosignals.files import SIX, cut, patch, waves, write_wfdb
 
+from diptych.data.readable import Item, Unreadable
 from diptych_biosignals.readers import wfdb_records
-from diptych_biosignals.recording import Item, Recording, Unreadable
+from diptych_biosignals.recording import Recording
 
 
 def only_item(folder: Path) -> Item:

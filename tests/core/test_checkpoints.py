@@ -14,7 +14,7 @@ import pytest
 import torch
 from synthetic import collapsing_method, study
 
-from diptych.checkpoints import AtomicCheckpoints, random_states, restore_random_states
+from diptych.checkpoints import AtomicCheckpoints, load_method, random_states, restore_random_states
 from diptych.errors import DataError, UserError
 from diptych.runs import Run
 from diptych.training import TrainerOptions, pretrain
@@ -195,3 +195,25 @@ def test_a_finished_run_is_made_longer(tmp_path: Path, length: dict[str, int]) -
     assert (result.steps, result.epochs) == (expected.steps, expected.epochs) == (21, 3)
     assert run.metrics.read_text() == once.metrics.read_text()
     assert run.encoder.read_bytes() == once.encoder.read_bytes()
+
+
+def test_a_method_takes_all_its_parts_from_a_checkpoint(tmp_path: Path) -> None:
+    made = study()
+    run = Run.create(tmp_path, "synthetic", "parts")
+    pretrain(made, run, trainer=TrainerOptions(max_steps=3, **OPTIONS), seed=1)
+    checkpoint = run.path / "checkpoints" / "last.ckpt"
+    one, other = (made.method(made.new_encoder()) for _ in range(2))
+    before = {name: tensor.clone() for name, tensor in one.state_dict().items()}
+    load_method(one, checkpoint)
+    load_method(other, checkpoint)
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in one.state_dict().items())
+
+
+def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:
+    made = study()
+    run = Run.create(tmp_path, "synthetic", "parts")
+    pretrain(made, run, trainer=TrainerOptions(max_steps=1, **OPTIONS), seed=1)
+    other = collapsing_method(made.new_encoder())
+    with pytest.raises(UserError, match="is of another method"):
+        load_method(other, run.path / "checkpoints" / "last.ckpt")

@@ -132,8 +132,29 @@ def test_samples_one_by_one_are_collated() -> None:
     assert [each.views[0].tolist() for each in found] == [[3.0, 1.0], [2.0]]
 
 
+class Drawn:
+    """Gives the random keys that it is fetched with."""
+
+    def fetch(self, draw: Draw) -> Views:
+        keys = torch.from_numpy(draw.keys().astype(np.int64))
+        return Views(views=(keys,), groups={"sample": torch.from_numpy(draw.indices)})
+
+
+def test_a_dataset_that_draws_gets_the_keys_of_its_samples() -> None:
+    made = ResumableLoader(Drawn(), ShuffledBatches(10, 4, seed=3))
+    one, again = (epochs(made, 2) for _ in range(2))
+    keys = [
+        {int(i): int(k) for each in epoch for i, k in zip(each.groups["sample"], each.views[0], strict=True)}
+        for epoch in one
+    ]
+    assert len(set(keys[0].values())) == 10
+    assert all(keys[0][i] != keys[1][i] for i in range(10))
+    for before, after in zip(one, again, strict=True):
+        assert_same(before, after)
+
+
 def test_a_dataset_that_fetches_no_batches_needs_a_collate_function() -> None:
-    with pytest.raises(TypeError, match=r"list has no batch\(indices\) method; give a collate function"):
+    with pytest.raises(TypeError, match=r"list has no batch\(indices\) or fetch\(draw\) method; give a"):
         ResumableLoader([1, 2], OrderedBatches(np.arange(2), 2))
 
 

@@ -166,3 +166,38 @@ def test_forms_follow_the_types():
         "optimizer": "open",
         "schedule": "open",
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notch(Band):
+    """A band with a notch.
+
+    Args:
+        notch: Mains frequency in Hz.
+    """
+
+    notch: float | None = None
+
+
+def test_what_a_dataclass_inherits_keeps_its_explanation():
+    assert [(each.name, each.doc) for each in settings_of(Notch)] == [
+        ("low", "Hz."),
+        ("high", "Hz."),
+        ("notch", "Mains frequency in Hz."),
+    ]
+
+
+class Grid(nn.Module):
+    """Takes channels and dimensions from its caller, and a width from the config."""
+
+    def __init__(self, channels: int, dims: int, *, width: int = 4) -> None:
+        super().__init__()
+        self.size = (channels, dims, width)
+
+
+def test_a_factory_may_be_given_two_arguments_by_its_caller():
+    def recipe(*, encoder: Callable[[int, int], nn.Module]) -> None: ...
+
+    config = {"encoder": {"class_path": f"{__name__}.Grid", "init_args": {"width": 9}}}
+    values = resolve(config, settings_of(recipe), "here").values
+    assert values["encoder"](2, 3).size == (2, 3, 9)

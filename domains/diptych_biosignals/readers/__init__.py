@@ -11,12 +11,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from diptych_biosignals.recording import Header, Item, Recording
+from diptych.data.readable import Item
+from diptych.data.scan import Found
+from diptych_biosignals.recording import Header, Recording
 
 Format = Literal["wfdb", "edf", "numpy", "dicom"]
 Axes = Literal["time_leads", "leads_time"]
 
-_MODULES: dict[Format, str] = {
+_MODULES: dict[str, str] = {
     "wfdb": "diptych_biosignals.readers.wfdb_records",
     "edf": "diptych_biosignals.readers.edf",
     "numpy": "diptych_biosignals.readers.arrays",
@@ -36,14 +38,6 @@ class ArrayFacts:
     lead_names: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """What lies in a folder: recordings with their formats, and the files of which no recording is made."""
-
-    items: tuple[tuple[Format, Item], ...]
-    other: tuple[Path, ...]
-
-
 def format_of(path: Path) -> Format | None:
     """The format of a file by its suffix, or by the DICOM mark where it has none; None: no recording."""
     if path.suffix:
@@ -54,7 +48,7 @@ def format_of(path: Path) -> Format | None:
 
 def find(files: Sequence[Path], root: Path, only: Format | Literal["auto"] = "auto") -> Found:
     """Sort files into recordings of the known formats, or of one of them."""
-    by_format: dict[Format, list[Path]] = {name: [] for name in _MODULES}
+    by_format: dict[str, list[Path]] = {name: [] for name in _MODULES}
     for path in files:
         kind = format_of(path)
         if kind is not None and only in ("auto", kind):
@@ -67,7 +61,7 @@ def find(files: Sequence[Path], root: Path, only: Format | Literal["auto"] = "au
     return Found(items=tuple(items), other=tuple(path for path in files if path not in used))
 
 
-def read_header(kind: Format, item: Item, arrays: ArrayFacts) -> Header:
+def read_header(kind: str, item: Item, arrays: ArrayFacts) -> Header:
     """The header of one recording. Raises Unreadable."""
     if kind == "numpy":
         extra = {"rate": arrays.rate, "axes": arrays.axes, "lead_names": arrays.lead_names}
@@ -77,7 +71,7 @@ def read_header(kind: Format, item: Item, arrays: ArrayFacts) -> Header:
     return header
 
 
-def read(kind: Format, item: Item, leads: Sequence[str], arrays: ArrayFacts) -> Recording:
+def read(kind: str, item: Item, leads: Sequence[str], arrays: ArrayFacts) -> Recording:
     """The named leads of one recording, in that order, at one rate. Raises Unreadable."""
     if kind == "numpy":
         extra = {"header": read_header(kind, item, arrays), "axes": arrays.axes}
@@ -87,5 +81,5 @@ def read(kind: Format, item: Item, leads: Sequence[str], arrays: ArrayFacts) -> 
     return recording
 
 
-def _module(kind: Format) -> Any:
+def _module(kind: str) -> Any:
     return import_module(_MODULES[kind])

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from diptych.data.readable import MALFORMED, Item, Unreadable, malformed
 from diptych_biosignals.readers import Axes
-from diptych_biosignals.recording import MALFORMED, Header, Item, Recording, Unreadable, malformed
+from diptych_biosignals.recording import Header, Recording
 
 _BROKEN: tuple[type[Exception], ...] = (*MALFORMED, zipfile.BadZipFile)
 

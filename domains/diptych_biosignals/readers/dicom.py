@@ -12,7 +12,8 @@ import pydicom.config
 from pydicom.errors import InvalidDicomError
 from pydicom.waveforms.numpy_handler import multiplex_array
 
-from diptych_biosignals.recording import MALFORMED, Header, Item, Recording, Unreadable, malformed
+from diptych.data.readable import MALFORMED, Item, Unreadable, malformed
+from diptych_biosignals.recording import Header, Recording
 
 # pydicom warns of values that do not keep to the standard and may quote them: names must not reach a log.
 _UNCHECKED = pydicom.config.disable_value_validation()

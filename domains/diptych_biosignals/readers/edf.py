@@ -14,15 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diptych_biosignals.recording import (
-    MALFORMED,
-    Header,
-    Item,
-    Recording,
-    Unreadable,
-    at_one_rate,
-    malformed,
-)
+from diptych.data.readable import MALFORMED, Item, Unreadable, malformed
+from diptych_biosignals.recording import Header, Recording, at_one_rate
 
 _BROKEN: tuple[type[Exception], ...] = (*MALFORMED, RuntimeError)
 

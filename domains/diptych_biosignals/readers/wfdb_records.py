@@ -11,15 +11,8 @@ from typing import Any
 import numpy as np
 import wfdb
 
-from diptych_biosignals.recording import (
-    MALFORMED,
-    Header,
-    Item,
-    Recording,
-    Unreadable,
-    at_one_rate,
-    malformed,
-)
+from diptych.data.readable import MALFORMED, Item, Unreadable, malformed
+from diptych_biosignals.recording import Header, Recording, at_one_rate
 
 # Bytes per sample of the formats of fixed size (WFDB signal(5)); the FLAC formats 508, 516, 524 have none.
 _BYTES = {

@@ -134,6 +134,16 @@ class BatchDataset(Protocol):
     def batch(self, indices: Indices, /) -> Views: ...
 
 
+@runtime_checkable
+class DrawnDataset(Protocol):
+    """A dataset whose samples are drawn at random when they are fetched, such as crops of large images.
+
+    What it gives is a function of the draw alone: ``draw.keys()`` are one random key per sample.
+    """
+
+    def fetch(self, draw: Draw, /) -> Views: ...
+
+
 class _Fetches(Dataset[Any]):
     """Runs one draw, in whichever process: fetch, collate, then the random transform."""
 
@@ -149,8 +159,10 @@ class _Fetches(Dataset[Any]):
 
     def __getitem__(self, draw: Draw) -> Views:
         with seeded(int(draw.keys()[0])):
-            if self.collate is None:
-                views: Views = self.dataset.batch(draw.indices)
+            if self.collate is None and isinstance(self.dataset, DrawnDataset):
+                views: Views = self.dataset.fetch(draw)
+            elif self.collate is None:
+                views = self.dataset.batch(draw.indices)
             else:
                 views = self.collate([self.dataset[int(index)] for index in draw.indices])
             return views if self.transform is None else self.transform(views, draw)
@@ -226,10 +238,10 @@ def process_of() -> tuple[int, int]:
 class ResumableLoader(DataLoader[Any]):
     """Loads a plan's batches; can start in the middle of an epoch and gives then what it would have given.
 
-    ``dataset`` either fetches whole batches (``dataset.batch(indices) -> Views``) or is indexed sample by
-    sample and ``collate`` makes a batch of the list. ``transform(views, draw)`` draws random views, keyed by
-    ``draw``. In a distributed run each process loads its contiguous share of every batch; with
-    ``shared=False`` each loads everything.
+    ``dataset`` fetches whole batches (``dataset.batch(indices) -> Views``), draws them
+    (``dataset.fetch(draw) -> Views``), or is indexed sample by sample and ``collate`` makes a batch of the
+    list. ``transform(views, draw)`` draws random views, keyed by ``draw``. In a distributed run each process
+    loads its contiguous share of every batch; with ``shared=False`` each loads everything.
 
     No random number is taken from a global generator of this process.
     """
@@ -245,9 +257,9 @@ class ResumableLoader(DataLoader[Any]):
         shared: bool = True,
         pin_memory: bool = False,
     ) -> None:
-        if collate is None and not isinstance(dataset, BatchDataset):
+        if collate is None and not isinstance(dataset, BatchDataset | DrawnDataset):
             raise TypeError(
-                f"{type(dataset).__name__} has no batch(indices) method; give a collate function with a "
+                f"{type(dataset).__name__} has no batch(indices) or fetch(draw) method; give a collate function with a "
                 "dataset that is indexed sample by sample"
             )
         self.plan = plan

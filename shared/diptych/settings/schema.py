@@ -46,8 +46,17 @@ class Form:
 def settings_of(target: Callable[..., Any], skip: int = 0) -> list[Setting]:
     """The settings of a function, class or dataclass, in order, without the first ``skip`` parameters."""
     hints = get_type_hints(target if is_dataclass(target) else _initializer(target))
-    parsed = parse_from_object(target)
-    docs = {each.arg_name: " ".join((each.description or "").split()) for each in parsed.params}
+    # A dataclass documents what it adds; what it inherits is documented where it comes from.
+    documented = (
+        [each for each in reversed(target.__mro__) if is_dataclass(each)]
+        if is_dataclass(target)
+        else [target]
+    )
+    docs = {
+        each.arg_name: " ".join((each.description or "").split())
+        for owner in documented
+        for each in parse_from_object(owner).params
+    }
     defaults = _field_defaults(target)
     listed = list(inspect.signature(target).parameters.values())[skip:]
     return [

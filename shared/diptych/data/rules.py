@@ -6,8 +6,8 @@
 ``folder``         the name of the folder it lies in; ``folder:2`` the folder above, and so on
 ``row``            its row in a big array, counted from 0
 ``name:GROUP``     a named group of the regular expression ``data.names``, searched in the path
-``header``         the patient id in the header (EDF, DICOM)
-``comment``        all comment lines of a WFDB header; ``comment:FIELD`` the text after ``FIELD:``
+``header``         the patient id in the header (EDF, DICOM); ``header:NAME`` another text of it
+``comment``        all comment lines of the header; ``comment:FIELD`` the text after ``FIELD:``
 ``table:COLUMN``   a cell of the record's row in ``data.table``
 =================  ===========================================================================
 """
@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import PurePosixPath
 
+from diptych.data.readable import Header, Item
 from diptych.errors import ConfigError
-from diptych_biosignals.recording import Header, Item
 
-_PLAIN = ("record", "path", "row", "header")
-_OPTIONAL = ("folder", "comment")
+_PLAIN = ("record", "path", "row")
+_OPTIONAL = ("header", "folder", "comment")
 _NEEDED = ("name", "table")
 
 
@@ -75,7 +75,7 @@ def text_of(
         match = names.search(item.name)
         found = match[rule.argument] if match else None
     elif rule.kind == "header" and header is not None:
-        found = header.patient
+        found = header.fields.get(rule.argument) if rule.argument else header.patient
     elif rule.kind == "comment" and header is not None:
         found = comment(header.comments, rule.argument)
     elif rule.kind == "table" and row is not None:

@@ -9,16 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from diptych.data.labels import Label, contradictions, read_values
+from diptych.data.readable import Header, Item
+from diptych.data.rules import Rule, comment, text_of
 from diptych.errors import ConfigError
-from diptych_biosignals.labels import Label, contradictions, interval_texts, read_values
-from diptych_biosignals.recording import Header, Item
-from diptych_biosignals.rules import Rule, comment, text_of
 
 ITEM = Item(path=Path("/d/ward/p7/Subject07_2.edf"), name="ward/p7/Subject07_2")
 ROW = Item(path=Path("/d/big.npy"), name="big", part=3)
 HEADER = Header(
-    leads=("I",), rates=(1.0,), units=("mV",), seconds=1.0, patient=" 0815 ",
+    patient=" 0815 ",
     comments=("<age>: 51  <sex>: F", "<diagnoses>:", "Reason for admission: Myocardial infarction ", "69 M"),
+    fields={"PatientSex": "F ", "ViewPosition": ""},
 )  # fmt: skip
 NAMES = re.compile(r"(?P<patient>Subject\d+)_(?P<state>\d)")
 
@@ -30,7 +31,8 @@ NAMES = re.compile(r"(?P<patient>Subject\d+)_(?P<state>\d)")
         ("folder", ITEM, "p7"), ("folder:2", ITEM, "ward"), ("folder:3", ITEM, None),
         ("row", ROW, "3"), ("row", ITEM, None),
         ("name:patient", ITEM, "Subject07"), ("name:state", ITEM, "2"), ("name:state", ROW, None),
-        ("header", ITEM, "0815"),
+        ("header", ITEM, "0815"), ("header:PatientSex", ITEM, "F"), ("header:ViewPosition", ITEM, None),
+        ("header:Laterality", ITEM, None),
         ("comment:age", ITEM, "51"), ("comment:sex", ITEM, "F"), ("comment:Diagnoses", ITEM, None),
         ("comment:reason for admission", ITEM, "Myocardial infarction"), ("comment:height", ITEM, None),
         ("table:Sex", ITEM, "F"), ("table:Empty", ITEM, None),
@@ -91,7 +93,6 @@ def test_numbers_are_numbers_or_missing_and_counted() -> None:
     [
         ({}, "needs either 'column'"),
         ({"column": "a", "rule": "folder"}, "give exactly one"),
-        ({"rule": "folder", "intervals": "x.csv"}, "with 'intervals' needs 'column'"),
         ({"column": "a", "number": True, "contains": "x"}, "takes only one of"),
         ({"column": "a", "classes": ["x=("]}, "label class 'x=(' is no regular expression"),
     ],
@@ -99,20 +100,6 @@ def test_numbers_are_numbers_or_missing_and_counted() -> None:
 def test_a_wrong_label_is_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         Label(**settings)  # type: ignore[arg-type]
-
-
-def test_a_window_has_the_label_that_covers_more_than_half_of_it() -> None:
-    table = pd.DataFrame(
-        {
-            "recording": ["a", "a", "a", "b"],
-            "start": [0, 5, 6, 0],
-            "end": [3, 6, 7, 1],
-            "stage": ["N", "R", "R", "W"],
-        }
-    )
-    of = np.array([0, 0, 0, 0, 1, 2])
-    times = np.array([[0, 2], [2, 4], [4, 6], [5, 7], [0, 2], [0, 1]], float)
-    assert interval_texts(table, "stage", ["a", "b", "c"], of, times) == ["N", None, None, "R", None, None]
 
 
 def test_rows_that_contradict_each_other() -> None:

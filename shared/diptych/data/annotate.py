@@ -6,32 +6,35 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from diptych.data.folder import expand
 from diptych.data.identity import pseudonym_salt, salted_key
+from diptych.data.labels import Label, Values, contradictions, read_values
 from diptych.data.quarantine import Quarantine
+from diptych.data.rules import Rule, nearest, text_of
+from diptych.data.scan import AnyHeader, Scan, Scanned, item_path
+from diptych.data.source import Source
 from diptych.errors import ConfigError, DataError
-from diptych_biosignals.labels import Label, Values, contradictions, interval_texts, read_values
-from diptych_biosignals.rules import Rule, nearest, record_name, text_of
-from diptych_biosignals.scan import Scan, Scanned, expand, item_path
-from diptych_biosignals.settings import Source
 
 
 @dataclass(frozen=True, kw_only=True)
-class Annotated:
+class Annotated(Generic[AnyHeader]):
     """Recordings whose patient is known, with their raw ids (in memory only) and labels."""
 
-    scanned: list[Scanned]
+    scanned: list[Scanned[AnyHeader]]
     patients: list[str]
     trials: list[str | None]
-    labels: dict[str, Values]  # those that hold for whole recordings
+    labels: dict[str, Values]
     report: dict[str, str]
 
 
-def annotate(found: Scan, source: Source, labels: Mapping[str, Label], quarantine: Quarantine) -> Annotated:
+def annotate(
+    found: Scan[AnyHeader], source: Source, labels: Mapping[str, Label], quarantine: Quarantine
+) -> Annotated[AnyHeader]:
     """Apply the rules for patient, trial and labels to every recording.
 
     A recording without a patient id is put into quarantine. A recording without a table row has missing
@@ -41,7 +44,7 @@ def annotate(found: Scan, source: Source, labels: Mapping[str, Label], quarantin
         ConfigError: unknown columns or groups, a table that is not there, a rule that finds nothing anywhere.
         DataError: rows of one id that contradict each other.
     """
-    places = {name: label.place(name) for name, label in labels.items() if label.intervals is None}
+    places = {name: label.place(name) for name, label in labels.items()}
     for name, place in places.items():
         source.check(place, f"labels.{name}")
     own = {"data.patient": Rule.parse(source.patient, "data.patient")}
@@ -60,7 +63,7 @@ def annotate(found: Scan, source: Source, labels: Mapping[str, Label], quarantin
 
     patients = texts(own["data.patient"])
     if not any(patients):
-        raise ConfigError(f"data.patient: the rule {source.patient!r} finds a patient id for no recording")
+        raise ConfigError(f"data.patient: the rule {source.patient!r} finds a patient id for no {found.unit}")
     known = [i for i, patient in enumerate(patients) if patient]
     for i in set(range(len(patients))) - set(known):
         item = found.scanned[i].item
@@ -70,7 +73,7 @@ def annotate(found: Scan, source: Source, labels: Mapping[str, Label], quarantin
     for name, place in places.items():
         every = texts(place)
         values[name] = read_values(labels[name], [every[i] for i in known])
-        _report_label(name, values[name], report)
+        report_label(name, values[name], report)
     return Annotated(
         scanned=[found.scanned[i] for i in known],
         patients=[str(patients[i]) for i in known],
@@ -78,42 +81,6 @@ def annotate(found: Scan, source: Source, labels: Mapping[str, Label], quarantin
         labels=values,
         report=report,
     )
-
-
-def window_labels(
-    labels: Mapping[str, Label],
-    annotated: Annotated,
-    source: Source,
-    root: Path,
-    of: NDArray[np.int64],
-    times: NDArray[np.float64],
-) -> pd.DataFrame:
-    """Labels of all windows: those of their recording, and those from intervals.
-
-    Args:
-        of: (windows,) index into the annotated recordings.
-        times: (windows, 2) seconds.
-    """
-    columns: dict[str, NDArray[np.object_] | NDArray[np.float64]] = {}
-    records = [record_name(each.item) for each in annotated.scanned]
-    for name, label in labels.items():
-        if label.intervals is None:
-            columns[name] = annotated.labels[name].values[of]
-            continue
-        column = str(label.column)
-        table = read_table(label.intervals, root, f"labels.{name}.intervals")
-        _need(table, ["recording", "start", "end", column], f"labels.{name}")
-        for edge in ("start", "end"):
-            table[edge] = pd.to_numeric(table[edge], errors="coerce")
-            if table[edge].isna().any():
-                raise DataError(
-                    f"labels.{name}: the column {edge!r} of intervals holds a cell that is no number"
-                )
-        texts = interval_texts(table, column, records, of, times)
-        values = read_values(label, texts)
-        _report_label(name, values, annotated.report)
-        columns[name] = values.values
-    return pd.DataFrame(columns, index=pd.RangeIndex(len(of)))
 
 
 def read_table(path: str, root: Path, setting: str) -> pd.DataFrame:
@@ -135,7 +102,7 @@ def read_table(path: str, root: Path, setting: str) -> pd.DataFrame:
 
 
 def _rows(
-    found: Scan,
+    found: Scan[AnyHeader],
     source: Source,
     used: Mapping[str, Rule],
     names: re.Pattern[str] | None,
@@ -147,13 +114,13 @@ def _rows(
     table = read_table(source.table, found.root, "data.table")
     for setting, rule in used.items():
         if rule.kind == "table":
-            _need(table, [rule.argument], setting)
+            need_columns(table, [rule.argument], setting)
     rule = Rule.parse(source.row, "data.row")
     keys = [text_of(rule, each.item, each.header, None, names) for each in found.scanned]
     if source.table_id is None:
         ids = [str(i) for i in range(len(table))]
     else:
-        _need(table, [source.table_id], "data.table_id")
+        need_columns(table, [source.table_id], "data.table_id")
         ids = table[source.table_id].tolist()
         columns = [rule.argument for rule in used.values() if rule.kind == "table"]
         if wrong := contradictions(table, source.table_id, list(dict.fromkeys(columns))):
@@ -165,30 +132,31 @@ def _rows(
     by_id: dict[str, dict[str, str]] = {}
     for key, row in zip(ids, table.to_dict("records"), strict=True):
         by_id.setdefault(key, {str(column): str(cell) for column, cell in row.items()})
-    _report_match(keys, list(by_id), source, report)
+    _report_match(keys, list(by_id), source, report, found.unit)
     return [by_id.get(key) if key else None for key in keys]
 
 
 def _report_match(
-    keys: Sequence[str | None], ids: Sequence[str], source: Source, report: dict[str, str]
+    keys: Sequence[str | None], ids: Sequence[str], source: Source, report: dict[str, str], unit: str
 ) -> None:
     """Count recordings without a row and rows without a recording; stop where nothing matches."""
     matched = set(filter(None, keys)) & set(ids)
     if not matched:
         raise ConfigError(
-            f"data.row: no recording finds its row: the rule {source.row!r} gives no text that stands in the "
+            f"data.row: no {unit} finds its row: the rule {source.row!r} gives no text that stands in the "
             f"column {source.table_id!r} of the table"
         )
     without = sum(key not in matched for key in keys)
     if without:
-        report["recordings without a table row"] = f"{without} of {len(keys)}; their labels are missing"
+        report[f"{unit}s without a table row"] = f"{without} of {len(keys)}; their labels are missing"
     if spare := [key for key in ids if key not in matched]:
         salted = ", ".join(salted_key(pseudonym_salt(), key) for key in spare[:5])
         more = ", ..." if len(spare) > 5 else ""
-        report["table rows without a recording"] = f"{len(spare)} of {len(ids)} ({salted}{more})"
+        report[f"table rows without a {unit}"] = f"{len(spare)} of {len(ids)} ({salted}{more})"
 
 
-def _report_label(name: str, values: Values, report: dict[str, str]) -> None:
+def report_label(name: str, values: Values, report: dict[str, str]) -> None:
+    """Add a line to the report: how many are known, missing and unusable."""
     array = values.values
     missing = int(np.isnan(array).sum()) if array.dtype.kind == "f" else sum(each is None for each in array)
     text = f"{len(array) - missing} known, {missing} missing"
@@ -197,7 +165,8 @@ def _report_label(name: str, values: Values, report: dict[str, str]) -> None:
     report[f"label {name}"] = text
 
 
-def _need(table: pd.DataFrame, columns: Sequence[str], setting: str) -> None:
+def need_columns(table: pd.DataFrame, columns: Sequence[str], setting: str) -> None:
+    """Raise ConfigError where the table lacks a column, naming the nearest."""
     for column in columns:
         if column not in table.columns:
             raise ConfigError(
