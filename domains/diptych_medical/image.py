@@ -31,8 +31,9 @@ class Reading:
             superior) or "LPS". None takes arrays and stacked pictures as "RAS" and rejects NIfTI and NRRD
             volumes without orientation.
         array_axes: Axes of a NumPy array (after its first one where it holds many images).
-        array_name: The array of an .npz archive that holds images; None where it has one numeric array that
-            fits.
+        array_name: The array of an .npz archive that holds images; None takes all that have the right number
+            of axes.
+        mask_name: The same for archives of label maps.
         gaps: A DICOM series with missing or unequally spaced slices is rejected, or interpolated linearly
             between its slices onto an even grid.
         tilt: A DICOM series whose slices are not stacked along their normal (gantry tilt) is rejected, moved
@@ -48,6 +49,7 @@ class Reading:
     orientation: str | None = None
     array_axes: Literal["space", "channels_first", "channels_last"] = "space"
     array_name: str | None = None
+    mask_name: str | None = None
     gaps: Literal["reject", "resample"] = "reject"
     tilt: Literal["reject", "correct", "ignore"] = "reject"
     secondary: Literal["reject", "keep"] = "reject"
