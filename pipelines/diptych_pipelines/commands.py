@@ -101,6 +101,17 @@ DOMAIN = (
         reads="run",
     ),
     Command(
+        name="export",
+        target="diptych_pipelines.exporting:export",
+        summary="Writes the encoder of a run for code without Diptych: a program that torch alone runs (.pt2), "
+        "or the weights of the network inside it under that library's own names (.safetensors).",
+        examples=(
+            "diptych {domain} export encoder.pt2 --run runs/RUN",
+            "diptych {domain} export network.safetensors --run runs/RUN",
+        ),
+        reads="run",
+    ),
+    Command(
         name="report",
         target="diptych_pipelines.report:write",
         summary="Writes report.html of a run: settings, data, curves and evaluation tables in one file that "

@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.numpy import load_file
+
+from diptych.discovery import find_domains
+from diptych.settings.plans import build, plan_of_run
 
 
 def run_folder(folder: Path) -> Path:
@@ -92,6 +96,26 @@ def test_parquet_and_npz_hold_the_same_embeddings_with_salted_ids(demo, diptych,
         assert (arrays[name] == frame[name].to_numpy()).all()
     assert frame["patient"].str.fullmatch("[0-9a-f]{16}").all()
     assert len(frame) == 320
+
+
+def test_an_exported_program_gives_the_embeddings(demo, diptych, here):
+    _, run = demo
+    result = diptych("sines", "export", "encoder.pt2", "--run", str(run))
+    assert (result.code, result.out) == (0, "encoder.pt2\n")
+    assert "takes float32 of shape (free, " in result.err
+    study = build(plan_of_run(next(each for each in find_domains() if each.name == "sines"), run, []))
+    view = next(iter(study.plain(np.arange(5)))).views[0]
+    given = torch.export.load(here / "encoder.pt2").module()(view)
+    frame = pd.read_parquet(run / "embeddings.parquet")
+    expected = frame.filter(regex="^e[0-9]").to_numpy()[:5]
+    np.testing.assert_allclose(given["whole"].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_export_to_another_kind_of_file_is_refused(demo, diptych):
+    _, run = demo
+    result = diptych("sines", "export", "encoder.onnx", "--run", str(run))
+    assert result.code == 2
+    assert "expected a file that ends in .pt2 or .safetensors, came 'encoder.onnx'" in result.err
 
 
 def test_other_data_are_embedded_with_the_encoder_of_a_run(demo, diptych, here, waves):
