@@ -98,13 +98,14 @@ def turn(array: NDArray[_Scalar], orientation: Orientation) -> NDArray[_Scalar]:
     """Turn the last three axes of an array; a view without copies."""
     lead = array.ndim - 3
     turned = array.transpose(*range(lead), *(lead + axis for axis in orientation.axes))
-    return turned[_reversals(orientation)]
+    mirrored: NDArray[_Scalar] = turned[_reversals(orientation)]
+    return mirrored
 
 
 def turn_back(array: NDArray[_Scalar], orientation: Orientation) -> NDArray[_Scalar]:
     """The inverse of :func:`turn`; a view without copies."""
     lead = array.ndim - 3
-    straight = array[_reversals(orientation)]
+    straight: NDArray[_Scalar] = array[_reversals(orientation)]
     return straight.transpose(*range(lead), *(lead + int(i) for i in np.argsort(orientation.axes)))
 
 

@@ -138,9 +138,9 @@ def _fields(archive: Mapping[str, AnyArray], key: str, row: int, count: int) -> 
     others = {_beginning(name) for name, array in archive.items() if array.ndim > 2} - {begin, ""}
     fields = {}
     for name, values in archive.items():
-        if values.ndim and values.size == count == len(values) and name.startswith(begin):
-            if name != key and not name.startswith(tuple(others)):
-                fields[name.removeprefix(begin)] = str(values.reshape(-1)[row])
+        goes_with = name != key and name.startswith(begin) and not name.startswith(tuple(others))
+        if goes_with and values.ndim and values.size == count == len(values):
+            fields[name.removeprefix(begin)] = str(values.reshape(-1)[row])
     return fields
 
 

@@ -21,7 +21,7 @@ from nibabel.spatialimages import HeaderDataError, ImageDataError
 from numpy.typing import NDArray
 
 from diptych.data.readable import MALFORMED, Item, Unreadable, malformed
-from diptych_medical.geometry import check_affine, diagonal, from_codes, spacing_of
+from diptych_medical.geometry import check_affine, diagonal, from_codes
 from diptych_medical.image import Affine, Image, ImageHeader, Reading
 from diptych_medical.readers import name_of
 from diptych_medical.readers.values import AnyArray, channels_of, coloured, whole_numbers, wrong_axes
