@@ -11,7 +11,7 @@ from diptych.discovery import Found
 from diptych.errors import ConfigError
 from diptych.runs import Run, leads
 from diptych.settings.config import read_yaml
-from diptych.settings.plans import Plan, build, plan, plan_of_run
+from diptych.settings.plans import Plan, build, plan, plan_of_run, started
 from diptych.settings.shipped import find_config
 from diptych.study import Study
 from diptych_pipelines import report
@@ -45,7 +45,7 @@ def new_run(found: Found, config: str, overrides: Sequence[tuple[str, str]]) -> 
     run = Run.create(options.folder, found.name, options.name)
     run.write_config(made.resolved.text)
     try:
-        study = build(made)
+        study = started(build(made), options.start)
     except BaseException:
         if leads():
             shutil.rmtree(run.path)  # nothing was measured yet

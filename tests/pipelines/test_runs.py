@@ -156,6 +156,35 @@ def test_evaluate_tells_all_that_is_wrong_with_its_options(demo, diptych):
         assert message in result.err
 
 
+def test_a_run_goes_on_from_the_weights_of_another(demo, diptych, here):
+    _, run = demo
+    given = str(run / "encoder.safetensors")
+    frozen = [
+        "--optimizer.lr",
+        "0",
+        "--trainer.max_epochs",
+        "1",
+        "--run.folder",
+        "on",
+        "--monitor.keep",
+        "last",
+    ]
+    result = diptych("sines", "pretrain", "--config", "sines/demo.yaml", "--run.start", given, *frozen)
+    assert result.code == 0, result.err
+    (after,) = (here / "on").iterdir()
+    one, other = load_file(given), load_file(after / "encoder.safetensors")
+    assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_weights_to_go_on_from_that_do_not_fit_leave_no_run(demo, diptych, here):
+    _, run = demo
+    given = ["--run.start", str(run / "encoder.safetensors"), "--encoder.width", "8", "--run.folder", "on"]
+    result = diptych("sines", "pretrain", "--config", "sines/demo.yaml", *given)
+    assert result.code == 1
+    assert "do not fit this encoder" in result.err
+    assert not list((here / "on").iterdir())
+
+
 def test_an_encoder_that_does_not_fit_is_refused(demo, diptych):
     _, run = demo
     result = diptych("sines", "embed", "x.npz", "--run", str(run), "--encoder.width", "8")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from diptych.data.folder import expand
 from diptych.data.leaks import check_leaks
 from diptych.discovery import Found, load
 from diptych.domain import Domain
 from diptych.errors import ConfigError, UserError
+from diptych.method import Method
 from diptych.nearest import nearest
 from diptych.settings.config import Config, Resolved, overridden, read_yaml, resolve
 from diptych.settings.schema import REQUIRED, Setting, settings_of, summary_of
@@ -33,11 +35,14 @@ class RunOptions:
         name: Part of the run folder's name, after the domain.
         folder: The folder that run folders are made in.
         seed: Weights, order and views are drawn from it; the same seed gives the same numbers.
+        start: File of encoder weights to go on from (encoder.safetensors of a run, or a torch checkpoint);
+            they must fit exactly. By default the weights are drawn.
     """
 
     name: str = "run"
     folder: str = "runs"
     seed: int = 0
+    start: str | None = None
 
 
 class Plan(NamedTuple):
@@ -158,6 +163,23 @@ def build(made: Plan) -> Study:
     study = made.build()
     check_leaks(study.samples.ids, study.samples.manifest)
     return study
+
+
+def started(study: Study, weights: str | None) -> Study:
+    """The study with its encoder pretrained from the weights in a file, where one is given.
+
+    Raises UserError when they do not fit. What is compared with pretraining stays random.
+    """
+    if weights is None:
+        return study
+    path = expand(weights, "run.start")
+    load_encoder(study.new_encoder(), path)  # refused before anything is made of it
+
+    def method(encoder: nn.Module) -> Method:
+        load_encoder(encoder, path)
+        return study.method(encoder)
+
+    return replace(study, method=method)
 
 
 def trained_encoder(study: Study, run: Path) -> nn.Module:
