@@ -12,16 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from diptych.errors import ConfigError
-from diptych_medical.warp import sample_at
-
-Mode = Literal["linear", "nearest"]
-Padding = Literal["zeros", "border"]
+from diptych.places import places
+from diptych_medical.warp import Mode, Padding, sample_at
 
 # The planes that a 3D image is turned in, by the axis that stays: (from, to).
 _PLANES_3D = ((1, 2), (2, 0), (0, 1))
@@ -78,24 +75,24 @@ class Spatial:
         n, space = shape[0], tuple(shape[1:])
         d = len(space)
         self._check_axes(d)
-        size = torch.tensor(space, device=device, dtype=torch.float32)
-        reach = size - 1
 
         def uniform(columns: int, low: float = -1.0, high: float = 1.0) -> Tensor:
             return low + (high - low) * torch.rand(n, columns, device=device, generator=generator)
 
-        largest = torch.tensor(self._angles(d), device=device)
-        turned = rotation(uniform(len(largest)) * largest)
+        angles = self._angles(d)
+        turned = rotation(_scaled(uniform(len(angles)), angles))
         sheared = _shear(uniform(d * (d - 1) // 2) * math.radians(self.shear), d)
         signs = torch.ones(n, d, device=device)
-        if self.flips:
-            axes = torch.tensor(self.flips, device=device)
-            signs[:, axes] = torch.where(uniform(len(self.flips)) < 0, -1.0, 1.0)
+        for axis, chance in zip(self.flips, uniform(len(self.flips)).unbind(1), strict=True):
+            signs[:, axis] = torch.where(chance < 0, -1.0, 1.0)
         side = uniform(1, *self.crop) ** (1 / d)  # of the part shown, as a share of each axis
         zoom = side * signs / uniform(d, *self.scale)
-        linear = turned @ sheared @ torch.diag_embed(zoom)
-        centre = reach / 2
-        shift = uniform(d) * (1 - side) * centre + uniform(d) * self.translation * size
+        with torch.autocast(device.type, enabled=False):
+            linear = turned @ sheared @ torch.diag_embed(zoom)
+        middle = [(size - 1) / 2 for size in space]
+        shift = _scaled(uniform(d) * (1 - side), middle)
+        shift = shift + _scaled(uniform(d), [self.translation * size for size in space])
+        centre = _scaled(torch.ones(n, d, device=device), middle)
         return about(linear, centre + shift, centre)
 
     @staticmethod
@@ -112,11 +109,14 @@ class Spatial:
     def _angles(self, d: int) -> list[float]:
         """The largest angle of every turn, in radians."""
         turns = 1 if d == 2 else 3
-        return [math.radians(each) for each in (self.rotation * turns if len(self.rotation) == 1 else self.rotation)]
+        return [
+            math.radians(each)
+            for each in (self.rotation * turns if len(self.rotation) == 1 else self.rotation)
+        ]
 
 
 def rotation(angles: Tensor) -> Tensor:
-    """Rotation matrices of angles in radians: (n, 1) -> (n, 2, 2), or (n, 3) -> (n, 3, 3) about axes 0, 1, 2 in turn."""
+    """Rotation matrices of angles in radians: (n, 1) to (n, 2, 2), or (n, 3) to (n, 3, 3), about axes 0, 1 and 2."""
     n, turns = angles.shape
     d = 2 if turns == 1 else 3
     cos, sin = angles.cos(), angles.sin()
@@ -126,30 +126,20 @@ def rotation(angles: Tensor) -> Tensor:
         step[:, i, i] = step[:, j, j] = cos[:, turn]
         step[:, i, j] = -sin[:, turn]
         step[:, j, i] = sin[:, turn]
-        result = step @ result
+        with torch.autocast(angles.device.type, enabled=False):
+            result = step @ result
     return result
 
 
 def about(linear: Tensor, to: Tensor, centre: Tensor) -> Tensor:
-    """The matrices (n, d, d + 1) that take ``centre`` (d,) or (n, d) to ``to`` and act as ``linear`` (n, d, d) there."""
-    offset = to - (linear @ centre.expand(len(linear), -1)[..., None])[..., 0]
+    """Matrices (n, d, d + 1) that act as ``linear`` (n, d, d) about ``centre`` (n, d), which goes to ``to`` (n, d)."""
+    offset = to - (linear * centre[:, None]).sum(2)
     return torch.cat([linear, offset[..., None]], dim=2)
 
 
 def positions(matrix: Tensor, space: Sequence[int]) -> Tensor:
-    """Where every voxel of a view of shape ``space`` is read: (n, d, d + 1) -> (n, d, *space), in voxels, float32."""
-    n, d, _ = matrix.shape
-    matrix = matrix.float()
-    lines = []
-    for axis, size in enumerate(space):
-        along = torch.arange(size, device=matrix.device, dtype=torch.float32)
-        lines.append(along.view(*(size if each == axis else 1 for each in range(d))))
-    column = (n, d) + (1,) * d
-    # Sums of broadcast products instead of a matrix product, which autocast would round to half precision.
-    total = matrix[:, :, d].view(column)
-    for axis, line in enumerate(lines):
-        total = total + matrix[:, :, axis].view(column) * line
-    return total
+    """Where every voxel of a view of size ``space`` is read: (n, d, d + 1) -> (n, d, *space), in voxels, float32."""
+    return places(matrix, space)
 
 
 def _shear(angles: Tensor, d: int) -> Tensor:
@@ -158,3 +148,8 @@ def _shear(angles: Tensor, d: int) -> Tensor:
     rows, columns = torch.triu_indices(d, d, 1, device=angles.device)
     matrix[:, rows, columns] = angles.tan()
     return matrix
+
+
+def _scaled(values: Tensor, factors: Sequence[float]) -> Tensor:
+    """Every column of values (n, m) times its factor; factors stay on the host, so that no device waits for them."""
+    return torch.stack([column * factor for column, factor in zip(values.unbind(1), factors, strict=True)], 1)
