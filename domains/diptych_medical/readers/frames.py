@@ -14,11 +14,14 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
 from diptych.data.readable import MALFORMED, Unreadable, malformed
 
 BROKEN: tuple[type[Exception], ...] = (*MALFORMED, InvalidDicomError)
-_SECONDARY = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage, and its multi-frame kinds below it
+_SECONDARY = (
+    "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage, and its multi-frame kinds below it
+)
 _FIELDS = (
     "PatientSex", "PatientAge", "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality", "Modality",
     "StudyDescription", "SeriesDescription", "ProtocolName", "SequenceName", "ContrastBolusAgent", "Manufacturer",
@@ -157,7 +160,7 @@ def decode(data: Any, frames: list[Frame]) -> NDArray[np.float32]:
     try:
         stored = np.asarray(data.pixel_array)
         if str(data.get("PhotometricInterpretation")) == "PALETTE COLOR":
-            looked_up = np.asarray(pydicom.pixels.apply_color_lut(stored, data))
+            looked_up = np.asarray(apply_color_lut(stored, data))
             stored = (looked_up >> 8 if looked_up.dtype.itemsize > 1 else looked_up).astype(np.uint8)
     except RuntimeError as error:  # also NotImplementedError: pydicom lacks what the compression needs
         name = data.file_meta.TransferSyntaxUID.name if "TransferSyntaxUID" in data.file_meta else "unknown"
@@ -178,7 +181,7 @@ def decode(data: Any, frames: list[Frame]) -> NDArray[np.float32]:
 
 def _physical(stored: NDArray[Any], data: Any, frames: list[Frame]) -> NDArray[np.float32]:
     if data.get("ModalityLUTSequence"):
-        values = np.asarray(pydicom.pixels.apply_modality_lut(stored, data), dtype=np.float32)
+        values = np.asarray(apply_modality_lut(stored, data), dtype=np.float32)
     else:
         turned = stored.astype(np.float64)
         if str(data.get("PhotometricInterpretation")) == "MONOCHROME1":
@@ -201,7 +204,9 @@ def _padding(data: Any) -> tuple[int, int] | None:
     for value in (first, data.get("PixelPaddingRangeLimit", first)):
         number = int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)
         bits = int(data.BitsAllocated)
-        if int(data.PixelRepresentation) and number >= 1 << (bits - 1):  # signed values written as unsigned ones
+        if int(data.PixelRepresentation) and number >= 1 << (
+            bits - 1
+        ):  # signed values written as unsigned ones
             number -= 1 << bits
         limits.append(number)
     return min(limits), max(limits)

@@ -112,7 +112,7 @@ def _even(heights: Vector, gaps: Vector, reading: Reading) -> tuple[float, Vecto
             raise Unreadable(f"missing slices: {missing} between {count} evenly spaced ones")
         raise Unreadable(f"unequal gaps: slices lie {gaps.min():.3g} to {gaps.max():.3g} mm apart")
     step = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # the lower median: a distance that the series has
-    return step, step * np.arange(int(heights[-1] / step + 1e-3) + 1)
+    return step, step * np.arange(int(heights[-1] / step + 1e-3) + 1, dtype=np.float64)
 
 
 def _tilt(drift: Vector, heights: Vector, pixel: Vector, reading: Reading) -> tuple[Vector, bool]:
@@ -129,9 +129,7 @@ def _tilt(drift: Vector, heights: Vector, pixel: Vector, reading: Reading) -> tu
     return per_mm, tilted
 
 
-def assemble(
-    slices: NDArray[Any], stack: Stack, *, fill: float, nearest: bool = False
-) -> NDArray[Any]:
+def assemble(slices: NDArray[Any], stack: Stack, *, fill: float, nearest: bool = False) -> NDArray[Any]:
     """The volume (columns, rows, slices) of slices (n, columns, rows), in the order of the series.
 
     Linear interpolation in the planes (tilt) and along the heights (gaps); so a field that is linear in space
