@@ -127,6 +127,16 @@ def cells_at(points: Tensor, space: Sequence[int], cells: Sequence[int]) -> Tens
     return index
 
 
+def places_of(matrix: Tensor, space: Sequence[int], cells: Sequence[int], index: Tensor) -> Tensor:
+    """As :func:`places`, for the cells of flat indices (n, k) only: (n, k, d)."""
+    along = []
+    for size, count in zip(reversed(space), reversed(cells), strict=True):
+        step = size / count
+        along.append((index % count) * step + (step - 1) / 2)
+        index = index // count
+    return moved(matrix, torch.stack(along[::-1], dim=2))
+
+
 def random_cells(
     n: int, cells: int, taken: int, device: torch.device, generator: torch.Generator | None = None
 ) -> Tensor:
