@@ -106,13 +106,18 @@ def _even(heights: Vector, gaps: Vector, reading: Reading) -> tuple[float, Vecto
     if np.abs(heights - step * np.arange(count)).max() <= _UNEVEN * step:
         return step, None
     if reading.gaps == "reject":
-        multiples = gaps / gaps.min()
+        multiples = gaps / _typical(gaps)
         if np.abs(multiples - np.rint(multiples)).max() <= _MULTIPLE:
             missing = int(np.rint(multiples).sum()) - len(gaps)
             raise Unreadable(f"missing slices: {missing} between {count} evenly spaced ones")
         raise Unreadable(f"unequal gaps: slices lie {gaps.min():.3g} to {gaps.max():.3g} mm apart")
-    step = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # the lower median: a distance that the series has
+    step = _typical(gaps)
     return step, step * np.arange(int(heights[-1] / step + 1e-3) + 1, dtype=np.float64)
+
+
+def _typical(gaps: Vector) -> float:
+    """The lower median: a distance that the series has."""
+    return float(np.sort(gaps)[(len(gaps) - 1) // 2])
 
 
 def _tilt(drift: Vector, heights: Vector, pixel: Vector, reading: Reading) -> tuple[Vector, bool]:
@@ -133,16 +138,17 @@ def assemble(slices: NDArray[Any], stack: Stack, *, fill: float, nearest: bool =
     """The volume (columns, rows, slices) of slices (n, columns, rows), in the order of the series.
 
     Linear interpolation in the planes (tilt) and along the heights (gaps); so a field that is linear in space
-    stays what it is.
+    stays what it is. Where one of the slices that a voxel lies between does not reach, it is filled.
 
     Args:
-        slices: As decoded, not yet sorted.
+        slices: As decoded, not yet sorted; float32, or whole numbers with ``nearest``.
         stack: From :func:`plan`.
-        fill: Value of voxels that no slice covers.
+        fill: Value of voxels that are not covered.
         nearest: Take the nearest pixel and slice instead: for label maps.
     """
     volume = slices[stack.order]
     if stack.shifts is not None:
+        outside = fill if nearest else np.nan
         volume = np.stack(
             [
                 ndimage.affine_transform(
@@ -152,18 +158,29 @@ def assemble(slices: NDArray[Any], stack: Stack, *, fill: float, nearest: bool =
                     output_shape=stack.shape[:2],
                     order=0 if nearest else 1,
                     mode="constant",
-                    cval=fill,
+                    cval=outside,
                 )
                 for each, shift in zip(volume, stack.shifts, strict=True)
             ]
         )
     if stack.wanted is not None:
-        below = np.clip(np.searchsorted(stack.heights, stack.wanted, side="right") - 1, 0, len(volume) - 2)
-        share = (stack.wanted - stack.heights[below]) / (stack.heights[below + 1] - stack.heights[below])
-        share = np.clip(share, 0, 1)
-        if nearest:
-            volume = volume[below + (share > 0.5)]
-        else:
-            weight = share.astype(volume.dtype)[:, None, None]
-            volume = volume[below] * (1 - weight) + volume[below + 1] * weight
+        volume = _between(volume, stack.heights, stack.wanted, nearest=nearest)
+    if stack.shifts is not None and not nearest:
+        volume = np.where(np.isnan(volume), volume.dtype.type(fill), volume)
     return volume.transpose(1, 2, 0)
+
+
+def _between(volume: NDArray[Any], heights: Vector, wanted: Vector, *, nearest: bool) -> NDArray[Any]:
+    """Slices at the wanted heights, from those at ``heights``; one at the height of a slice is that slice."""
+    below = np.clip(np.searchsorted(heights, wanted, side="right") - 1, 0, len(volume) - 2)
+    share = (wanted - heights[below]) / (heights[below + 1] - heights[below])
+    share = np.clip(np.where(np.abs(share - np.rint(share)) < 1e-6, np.rint(share), share), 0, 1)
+    if nearest:
+        return volume[below + (share > 0.5)]
+    slices = []
+    for low, weight in zip(below, share.astype(volume.dtype), strict=True):
+        if weight in (0, 1):
+            slices.append(volume[low + int(weight)])
+        else:
+            slices.append(volume[low] * (1 - weight) + volume[low + 1] * weight)
+    return np.stack(slices)
