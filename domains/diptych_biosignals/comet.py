@@ -7,7 +7,6 @@ step; there is no projector.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,13 +14,11 @@ from torch import Tensor, nn
 
 from diptych.errors import ConfigError
 from diptych.method import Method, OptimizerFactory, Pass, Phase, ScheduleFactory, Term
-from diptych.teacher import Teacher
+from diptych.recipes import Averaging, averaged
 from diptych.types import Encoded, Views
 from diptych_biosignals.encoder import DilatedEncoder
 from diptych_biosignals.levels import IdLevel, ObservationLevel, Order, SampleLevel
 from diptych_biosignals.masks import MASKS, MaskName, Shape, draw_mask
-
-Averaging = Literal["uniform", "ema", "none"]
 
 
 class DroppedViews(nn.Module):
@@ -170,13 +167,3 @@ class Comet:
 
     def _id_level(self, level: str, pair: tuple[int, int]) -> IdLevel:
         return IdLevel(level=level, temperature=self.temperature, order=self.order, pair=pair)
-
-
-def averaged(
-    encoder: nn.Module, averaging: Averaging, decay: float
-) -> tuple[nn.Module, dict[str, nn.Module], list[Callable[[], None]]]:
-    """The module to keep, a method's parts, and what to call after each step, for a way of averaging."""
-    if averaging == "none":
-        return encoder, {"encoder": encoder}, []
-    teacher = Teacher(encoder, average="uniform" if averaging == "uniform" else "constant", decay=decay)
-    return teacher.copy, {"encoder": encoder, "average": teacher}, [teacher.update]

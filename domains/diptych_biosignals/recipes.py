@@ -9,45 +9,21 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from diptych.branch import Branch
+from diptych.augment import Augment, Augmentation
 from diptych.distributed import gather_rows
-from diptych.errors import ConfigError, DataError
-from diptych.heads import Predictor, Projector
+from diptych.errors import DataError
+from diptych.heads import Projector
 from diptych.losses.contrast import contrast, mean_over_pairs
 from diptych.method import Method, OptimizerFactory, Pass, Phase, ScheduleFactory, Term
-from diptych.objectives import Alignment, InfoNCE
-from diptych.teacher import Teacher
+from diptych.recipes import Averaging, averaged, byol, ntxent, width_of
 from diptych.types import Encoded, Rows, Views
-from diptych_biosignals.comet import Averaging, averaged
 from diptych_biosignals.levels import batch_positions
-from diptych_biosignals.views import Augment, Augmentation, BandStop, Crop, Jitter, LeadDrop, Scale, TimeMask
+from diptych_biosignals.views import BandStop, Crop, Jitter, LeadDrop, Scale, TimeMask
 
 
 def usual_augmentations() -> tuple[Augmentation, ...]:
     """Crop, scale, jitter, time mask, band-stop and lead drop, in this order, with their default settings."""
     return (Crop(), Scale(), Jitter(), TimeMask(), BandStop(), LeadDrop())
-
-
-def width_of(encoder: nn.Module) -> int:
-    """The encoder's ``width``. Raises ConfigError when it has none."""
-    width = getattr(encoder, "width", None)
-    if not isinstance(width, int):
-        raise ConfigError(f"an encoder says how wide its embedding is; {type(encoder).__name__} has no width")
-    return width
-
-
-class Augmented(nn.Module):
-    """Two augmented views of every window, encoded by what follows."""
-
-    def __init__(self, augment: Augment, branch: nn.Module) -> None:
-        super().__init__()
-        self.augment = augment
-        self.branch = branch
-
-    def forward(self, batch: Views) -> tuple[Encoded, ...]:
-        """Encode two views of ``batch.views[0]`` (n, T, C)."""
-        encoded: tuple[Encoded, ...] = self.branch(batch._replace(views=self.augment(batch.views[0])))
-        return encoded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,21 +59,19 @@ class NTXent:
         self, encoder: nn.Module, optimizer: OptimizerFactory, schedule: ScheduleFactory | None = None
     ) -> Method:
         """The method that trains ``encoder``, on its ``whole`` rows."""
-        projector = Projector(width_of(encoder), self.hidden, self.width)
-        online = Augmented(
-            Augment(self.augmentations or usual_augmentations(), self.probability), Branch(encoder, projector)
+        return ntxent(
+            encoder,
+            Augment(self.augmentations or usual_augmentations(), self.probability),
+            optimizer,
+            schedule,
+            group=self.group,
+            scope=self.scope,
+            temperature=self.temperature,
+            hidden=self.hidden,
+            width=self.width,
+            averaging=self.averaging,
+            decay=self.decay,
         )
-        objective = InfoNCE(group=self.group, scope=self.scope, temperature=self.temperature)
-        kept, parts, after = averaged(encoder, self.averaging, self.decay)
-        phase = Phase(
-            name="ntxent",
-            passes=[Pass(online=online, terms=[Term(name=self.group, objective=objective)])],
-            trains=[encoder, projector],
-            optimizer=optimizer,
-            schedule=schedule,
-            after=after,
-        )
-        return Method(parts | {"projector": projector}, [phase], kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,26 +97,15 @@ class BYOL:
         self, encoder: nn.Module, optimizer: OptimizerFactory, schedule: ScheduleFactory | None = None
     ) -> Method:
         """The method that trains ``encoder``, on its ``whole`` rows."""
-        projector = Projector(width_of(encoder), self.hidden, self.width)
-        predictor = Predictor(self.width, self.hidden)
-        teacher = Teacher(Branch(encoder, projector), decay=self.decay)
-        augment = Augment(self.augmentations or usual_augmentations(), self.probability)
-        phase = Phase(
-            name="byol",
-            passes=[
-                Pass(
-                    online=Augmented(augment, Branch(encoder, projector, predictor)),
-                    target=Augmented(augment, teacher),
-                    terms=[Term(name="alignment", objective=Alignment())],
-                )
-            ],
-            trains=[encoder, projector, predictor],
-            optimizer=optimizer,
-            schedule=schedule,
-            after=[teacher.update],
+        return byol(
+            encoder,
+            Augment(self.augmentations or usual_augmentations(), self.probability),
+            optimizer,
+            schedule,
+            hidden=self.hidden,
+            width=self.width,
+            decay=self.decay,
         )
-        parts = {"encoder": encoder, "projector": projector, "predictor": predictor, "teacher": teacher}
-        return Method(parts, [phase], encoder)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from diptych.distributed import processes
 from diptych.errors import ConfigError, DataError
 from diptych.method import Method, OptimizerFactory, Pass, Phase, ScheduleFactory, Term
+from diptych.recipes import Averaging, averaged
 from diptych.types import Encoded, Views
-from diptych_biosignals.comet import Averaging, averaged
 from diptych_biosignals.encoder import DilatedEncoder
 from diptych_biosignals.levels import batch_positions, halve_time, observation_loss, sample_loss, stacked
 from diptych_biosignals.masks import MASKS, MaskName, Shape, draw_mask

@@ -10,40 +10,15 @@ Letters: n windows, T time steps, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from diptych.errors import ConfigError
+from diptych.augment import check_range, uniform
 from diptych_biosignals.masks import Segments, draw_segments, hide
 
-Size = tuple[int, int, int]
-
-
-class Augmentation(Protocol):
-    """What makes a random view: ``apply(x, draw(shape, device, generator))``."""
-
-    def draw(self, shape: Size, device: torch.device, generator: torch.Generator | None = None) -> Any:
-        """Random parameters for windows of shape (n, T, C)."""
-        ...
-
-    def apply(self, x: Tensor, parameters: Any) -> Tensor:
-        """The view (n, T, C) of x that the parameters describe."""
-        ...
-
-
-def _uniform(
-    shape: tuple[int, ...], low: float, high: float, device: torch.device, generator: torch.Generator | None
-) -> Tensor:
-    return low + (high - low) * torch.rand(shape, device=device, generator=generator)
-
-
-def _share(name: str, value: float, low: float = 0.0, high: float = 1.0) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} must lie in {low:g}..{high:g}, got {value:g}")
+Size = tuple[int, ...]  # (n, T, C)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +32,7 @@ class Jitter:
     deviation: float = 0.1
 
     def __post_init__(self) -> None:
-        _share("jitter's deviation", self.deviation, high=math.inf)
+        check_range("jitter's deviation", self.deviation, high=math.inf)
 
     def draw(self, shape: Size, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
         """Noise (n, T, C)."""
@@ -80,12 +55,12 @@ class Scale:
     largest: float = 1.5
 
     def __post_init__(self) -> None:
-        _share("scale's largest factor", self.largest, low=1.0, high=math.inf)
+        check_range("scale's largest factor", self.largest, low=1.0, high=math.inf)
 
     def draw(self, shape: Size, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
         """Factors (n, 1, C)."""
         limit = math.log(self.largest)
-        return _uniform((shape[0], 1, shape[2]), -limit, limit, device, generator).exp()
+        return uniform((shape[0], 1, shape[2]), -limit, limit, device, generator).exp()
 
     @staticmethod
     def apply(x: Tensor, parameters: Tensor) -> Tensor:
@@ -104,11 +79,11 @@ class Crop:
     shortest: float = 0.6
 
     def __post_init__(self) -> None:
-        _share("crop's shortest part", self.shortest)
+        check_range("crop's shortest part", self.shortest)
 
     def draw(self, shape: Size, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
         """First and last position, in steps, of every window's part: (n, 2) within 0..T - 1."""
-        length = _uniform((shape[0],), self.shortest, 1.0, device, generator)
+        length = uniform((shape[0],), self.shortest, 1.0, device, generator)
         first = (1 - length) * torch.rand(shape[0], device=device, generator=generator)
         return torch.stack([first, first + length], dim=1).clamp(max=1.0) * (shape[1] - 1)
 
@@ -138,8 +113,8 @@ class TimeMask:
     share: float = 0.1
 
     def __post_init__(self) -> None:
-        _share("time mask's share", self.share)
-        _share("time mask's segments", self.segments, low=1, high=math.inf)
+        check_range("time mask's share", self.share)
+        check_range("time mask's segments", self.segments, low=1, high=math.inf)
 
     def draw(self, shape: Size, device: torch.device, generator: torch.Generator | None = None) -> Segments:
         """Where the runs start, and their length."""
@@ -162,7 +137,7 @@ class LeadDrop:
     probability: float = 0.3
 
     def __post_init__(self) -> None:
-        _share("lead drop's probability", self.probability)
+        check_range("lead drop's probability", self.probability)
 
     def draw(self, shape: Size, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
         """Which channels are kept: (n, C) bool."""
@@ -188,12 +163,12 @@ class BandStop:
     highest: float = 0.2
 
     def __post_init__(self) -> None:
-        _share("band stop's highest frequency", self.highest, high=0.5)
-        _share("band stop's width", self.width, high=self.highest)
+        check_range("band stop's highest frequency", self.highest, high=0.5)
+        check_range("band stop's width", self.width, high=self.highest)
 
     def draw(self, shape: Size, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
         """Lower and upper end of every window's band: (n, 2), as shares of the sampling rate."""
-        low = _uniform((shape[0],), 0.0, self.highest - self.width, device, generator)
+        low = uniform((shape[0],), 0.0, self.highest - self.width, device, generator)
         return torch.stack([low, low + self.width], dim=1)
 
     @staticmethod
@@ -206,37 +181,3 @@ class BandStop:
         keep = (frequency < low[:, None]) | (frequency >= high[:, None])  # (n, bins)
         filtered: Tensor = torch.fft.irfft(spectrum * keep[..., None], n=x.shape[1], dim=1)
         return filtered.to(x.dtype)
-
-
-class Augment(nn.Module):
-    """Two views of a batch, each through all augmentations in order.
-
-    Args:
-        augmentations: what a view goes through; every window takes part in each with ``probability``.
-        probability: of an augmentation to be applied to a window.
-    """
-
-    def __init__(self, augmentations: Sequence[Augmentation], probability: float = 1.0) -> None:
-        super().__init__()
-        _share("the probability of an augmentation", probability)
-        if not augmentations:
-            raise ConfigError("without augmentations both views are the same window; give at least one")
-        self.augmentations = tuple(augmentations)
-        self.probability = probability
-
-    def view(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One view of x (n, T, C), of the same shape."""
-        n, steps, channels = x.shape
-        for augmentation in self.augmentations:
-            drawn = augmentation.draw((n, steps, channels), x.device, generator)
-            changed = augmentation.apply(x, drawn)
-            if self.probability < 1:
-                taken = torch.rand(n, 1, 1, device=x.device, generator=generator) < self.probability
-                changed = torch.where(taken, changed, x)
-            x = changed
-        return x
-
-    @torch.no_grad()
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Two views of x (n, T, C), drawn independently."""
-        return self.view(x, generator), self.view(x, generator)

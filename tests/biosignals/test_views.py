@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from diptych.augment import Augment, Augmentation
 from diptych.errors import ConfigError
 from diptych_biosignals.masks import Segments
-from diptych_biosignals.views import Augment, Augmentation, BandStop, Crop, Jitter, LeadDrop, Scale, TimeMask
+from diptych_biosignals.views import BandStop, Crop, Jitter, LeadDrop, Scale, TimeMask
 
 CPU = torch.device("cpu")
 N, STEPS, CHANNELS = 6, 50, 3
