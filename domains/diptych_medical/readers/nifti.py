@@ -46,7 +46,7 @@ def find(files: Sequence[Path], root: Path, reading: Reading) -> list[Item]:
     items = []
     for path in files:
         pair = [path.with_suffix(suffix) for suffix in (".img", ".IMG")] if path.suffix == ".hdr" else []
-        voxels = tuple(file for file in pair if file in set(files))
+        voxels = [file for file in pair if file.is_file()][:1]
         items.append(Item(path=path, name=name_of(path, root), files=(path, *voxels)))
     return items
 
@@ -61,7 +61,7 @@ def read(item: Item, reading: Reading) -> Image:
     image = _open(item.path)
     header = _header(image, item.path, reading)
     colour = image.get_data_dtype().fields is not None
-    values = _values(image, item.path, whole=False)
+    values = _values(image, whole=False)
     if colour:
         values = np.stack([values[name] for name in "RGB"], axis=-1)
     values = np.moveaxis(values.reshape(*header.shape, -1, order="F"), -1, 0)
@@ -72,7 +72,7 @@ def read_mask(item: Item, reading: Reading) -> tuple[NDArray[np.int64], Affine]:
     """The label map and its affine. Raises Unreadable."""
     image = _open(item.path)
     header = _header(image, item.path, reading)
-    values = _values(image, item.path, whole=True)
+    values = _values(image, whole=True)
     return whole_numbers(values.reshape(header.shape, order="F")), header.affine
 
 
@@ -139,11 +139,11 @@ def _affine(image: Any, spacing: NDArray[np.float64], scale: float, orientation:
     return check_affine(affine)
 
 
-def _values(image: Any, path: Path, *, whole: bool) -> AnyArray:
+def _values(image: Any, *, whole: bool) -> AnyArray:
     """The voxels; whole numbers of label maps are not passed through float32."""
     try:
         if whole or image.get_data_dtype().fields is not None:
             return np.asanyarray(image.dataobj)
-        return np.asarray(image.dataobj.get_scaled(np.float32), dtype=np.float32)
+        return np.asarray(image.dataobj, dtype=np.float32)
     except _BROKEN as error:
         raise malformed("NIfTI file", error) from None

@@ -90,6 +90,8 @@ def _header(texts: Mapping[str, Any], reading: Reading) -> ImageHeader:
         if min(sizes) < 1:
             raise Unreadable("malformed NRRD file: an axis without voxels")
         count = prod(size for axis, size in enumerate(sizes) if axis not in spatial)
+        if count > 1 and not colour and reading.channels == 1:
+            raise wrong_axes(len(sizes), reading.dims)
         return ImageHeader(
             shape=tuple(sizes[axis] for axis in spatial),
             channels=channels_of(count, reading, colour=colour),
