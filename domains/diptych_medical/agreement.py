@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+from monai.metrics.meandice import compute_dice
+from monai.metrics.surface_dice import compute_surface_dice
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -76,9 +79,13 @@ def _of_class(
         return {"Dice": 0.0, "HD95": diagonal, "surface Dice": 0.0}
     box = _box(predicted | truth)  # beyond it both are empty, and MONAI takes what is beyond for empty
     one, other = _batch(predicted[box]), _batch(truth[box])
-    options = {"include_background": True, "spacing": [float(step) for step in spacing]}
-    distance = compute_hausdorff_distance(one, other, percentile=PERCENTILE, **options)
-    surface = compute_surface_dice(one, other, class_thresholds=[float(tolerance)], **options)
+    steps = [float(step) for step in spacing]
+    with warnings.catch_warnings():  # MONAI 1.5 and 1.6 pass an argument to themselves that they deprecate
+        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
+        distance = compute_hausdorff_distance(
+            one, other, include_background=True, percentile=PERCENTILE, spacing=steps
+        )
+        surface = compute_surface_dice(one, other, [float(tolerance)], include_background=True, spacing=steps)
     return {
         "Dice": _dice(predicted, truth),
         "HD95": float(distance[0, 0]),

@@ -13,6 +13,7 @@ from diptych.errors import ConfigError, DataError
 from diptych.evaluation.few_labels import draw_patients
 from diptych.evaluation.target import check_samples
 from diptych.study import Indices, Samples, Study
+from diptych_medical.prepare import Stored
 
 Array32 = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -41,6 +42,10 @@ class Images(Protocol):
     def crop_shape(self) -> tuple[int, ...]:
         """Voxels along each axis that a batch holds."""
 
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """(n,) whether an image has a mask."""
+
     def image(self, index: int, /) -> Array32:
         """One whole image, (c, *space)."""
 
@@ -50,8 +55,16 @@ class Images(Protocol):
     def spacing(self, index: int, /) -> tuple[float, ...]:
         """Distance of its voxels along each axis, in mm (pixels where images carry none)."""
 
-    def batch(self, indices: Indices, corners: NDArray[np.int64] | None = None, /) -> tuple[Array32, Labels]:
+    def stored(self, index: int, /) -> Stored:
+        """One image with what leads back to its file."""
+
+    def batch(
+        self, indices: Indices, corners: NDArray[np.int64] | None = None, /
+    ) -> tuple[Array32, Labels | None]:
         """Crops (n, c, *crop_shape) and classes (n, *crop_shape), -1 where unknown or padded."""
+
+    def corners(self, indices: Indices, places: NDArray[np.float64] | None = None, /) -> NDArray[np.int64]:
+        """First voxels (n, d) of crops at relative places, 0 to below 1; by default in the middle."""
 
 
 def images_of(study: Study, *, labelled: bool = True) -> Images:
@@ -83,14 +96,15 @@ def labelled_images(
         DataError: a leak between splits, or too few patients with a mask.
     """
     check_samples(images.samples, run_splits)
-    found = [index for index in images.samples.where(split).tolist() if images.mask(index) is not None]
-    names = {images.samples.ids["patient"].iloc[index] for index in found}
+    members = images.samples.where(split)
+    found = members[images.labelled[members]]
+    names = set(patients_at(images, found))
     if len(names) < patients:
         raise DataError(
             f"{len(names)} {split} patients have a mask; expected at least {patients}. Change the shares of the "
             "split, or look at masks.files: images whose mask is not found are unlabelled"
         )
-    return np.array(found, dtype=np.int64)
+    return found
 
 
 def patients_at(images: Images, indices: Indices) -> NDArray[np.str_]:
@@ -118,14 +132,3 @@ def few_images(images: Images, labelled: Indices, count: int, seed: int) -> Indi
     names = np.unique(owners).tolist()
     chosen = draw_patients(dict.fromkeys(names), count / len(names), seed)
     return labelled[np.isin(owners, sorted(chosen))]
-
-
-def file_stem(images: Images, index: int) -> str:
-    """A name for an image's files, of salted keys alone: its recording, and its place where that has several."""
-    recordings = images.samples.ids["recording"].to_numpy(dtype=np.str_)
-    own = np.flatnonzero(recordings == recordings[index])
-    return (
-        str(recordings[index])
-        if len(own) == 1
-        else f"{recordings[index]}-{int(np.searchsorted(own, index)):04d}"
-    )

@@ -17,7 +17,7 @@ Array32 = NDArray[np.float32]
 SCALES = (1.0, 2.0, 4.0)  # voxels: standard deviations of the Gaussians
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 BINS = 16
-VOXEL_FEATURES = f"intensity, Gaussian means ({', '.join(f'{scale:g}' for scale in SCALES)} voxels), gradient, relative position"
+VOXEL_FEATURES = "intensity, its Gaussian means at three scales, gradient and relative position"
 CELLS = {2: 8, 3: 4}  # cells along each axis of the small copy, by the number of axes
 
 
@@ -89,7 +89,9 @@ def image_features(image: Array32) -> NDArray[np.float64]:
 
 def _cells(channel: NDArray[np.float64]) -> NDArray[np.float64]:
     """Means over equal cells; an axis with fewer voxels than cells repeats its voxels."""
-    size = [CELLS.get(channel.ndim, 4)] * channel.ndim
-    pool = F.adaptive_avg_pool2d if channel.ndim == 2 else F.adaptive_avg_pool3d
-    pooled = pool(torch.from_numpy(channel)[None], size)
+    voxels = torch.from_numpy(channel)[None]
+    cells = CELLS[channel.ndim]
+    pooled = (
+        F.adaptive_avg_pool2d(voxels, cells) if channel.ndim == 2 else F.adaptive_avg_pool3d(voxels, cells)
+    )
     return np.asarray(pooled[0].numpy(), dtype=np.float64)

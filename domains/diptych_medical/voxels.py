@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from monai.losses import DiceLoss
+from monai.losses.dice import DiceLoss
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ def fit_head(
         steps: Number of batches.
         batch: Voxels of a batch.
         rate: Learning rate at the start.
-        seed: Of weights and batches.
+        seed: Of the batches.
         device: Where to train; returned on the CPU.
     """
     features = voxels.features.float().to(device)
@@ -96,6 +96,8 @@ def fit_head(
     edges = shares.cumsum(0)
     with torch_seed(seed):
         head = nn.Linear(features.shape[1], classes).to(device)
+        nn.init.zeros_(head.weight)  # all classes alike: no draw of weights starts in a bad place
+        nn.init.zeros_(head.bias)
         optimizer = torch.optim.AdamW(head.parameters(), lr=rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
         for _ in range(steps):

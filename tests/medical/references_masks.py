@@ -37,7 +37,7 @@ def distances(source: list[Voxel], target: list[Voxel], spacing: Sequence[float]
     """From each voxel of one surface to the closest of the other."""
     return [
         min(
-            math.dist([p * s for p, s in zip(a, spacing)], [p * s for p, s in zip(b, spacing)])
+            math.sqrt(sum(((p - q) * step) ** 2 for p, q, step in zip(a, b, spacing, strict=True)))
             for b in target
         )
         for a in source

@@ -17,7 +17,8 @@ class Pictures:
         self.values[1::2, :, :4, :4] += 0.3
 
     def image(self, index: int) -> np.ndarray:
-        return self.values[index]
+        found: np.ndarray = self.values[index]
+        return found
 
 
 @pytest.mark.parametrize("space", [(9, 11), (7, 9, 8)])
