@@ -13,16 +13,15 @@ import references_masks as naive
 import synthetic_images as synthetic
 import torch
 from monai.losses.dice import DiceCELoss
+from phantoms import phantoms
 
-from diptych.data.identity import Split
 from diptych.errors import ConfigError, DataError
 from diptych.evaluation.table import Table
 from diptych_medical.agreement import agreement, dice, measure_names
 from diptych_medical.evaluated import checked_counts, few_images, images_of, labelled_images
-from diptych_medical.recipe import ImageStudy, Loading, Simulation, build
+from diptych_medical.recipe import ImageStudy
 from diptych_medical.saved import Saved
 from diptych_medical.segmentation import segmentation
-from diptych_medical.settings import Imaging, Masks, Source
 from diptych_medical.sliding import VoxelNetwork, corners, dense, features_at, frozen_copy, resize, slide
 from diptych_medical.voxels import Drawn, VoxelClassifier, draw_voxels, fit_head, joined, overlap_loss
 
@@ -322,27 +321,6 @@ def voxels_and_affine(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The file's array and affine, as nibabel reads them."""
     image: Any = nibabel.load(path)
     return np.asanyarray(image.dataobj).astype(np.int64), image.affine
-
-
-def phantoms(folder: Path, slices: Any) -> tuple[Path, ImageStudy]:
-    """Simulated volumes, every second turned to left and back, through the real recipe."""
-    study = build(
-        data=Source(
-            path=str(folder / "files"),
-            include=["images/*.nii.gz"],
-            names="simulated_(?P<case>.*)",
-            patient="name:case",
-        ),
-        image=Imaging(dims=2 if slices else 3, slices=slices, every=5 if slices else 1),
-        masks=Masks(files="masks/{record}.nii.gz", classes={"core": 1, "pocket": 2}),
-        simulation=Simulation(patients=8, side=16),
-        split=Split(salt="phantoms", train=0.5, validation=0.0, test=0.5),
-        loader=Loading(cache=str(folder / "cache"), readers=1),
-        encoder=lambda channels, dims: synthetic.Plain(dims),
-        method=synthetic.no_method,  # type: ignore[arg-type]
-        optimizer=torch.optim.AdamW,
-    )
-    return folder / "files", study
 
 
 def test_unlabelled_images_are_not_used() -> None:
