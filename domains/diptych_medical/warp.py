@@ -114,6 +114,14 @@ def source(coordinates: Tensor, space: Sequence[int], convention: Convention) ->
     return torch.stack(moved, 1)
 
 
+def source_gradient(gradient: Tensor, space: Sequence[int], convention: Convention) -> Tensor:
+    """The gradient (n, d, *out) of coordinates from that of what :func:`source` made of them."""
+    if convention == "aligned":
+        return gradient
+    scaled = [by * (size / (size - 1)) for by, size in zip(gradient.unbind(1), space, strict=True)]
+    return torch.stack(scaled, 1)
+
+
 class _ScaledGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
