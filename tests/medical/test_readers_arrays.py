@@ -81,6 +81,17 @@ def test_archives_hold_several_arrays_and_labels_of_their_images(tmp_path: Path)
     assert fields[3:] == [{"labels": "1", "sex": "f"}, {"labels": "1", "sex": "m"}]
 
 
+def test_values_of_one_array_are_not_taken_for_those_of_another(tmp_path: Path) -> None:
+    arrays = {"images": noise((2, 4, 5)), "extra_images": noise((2, 4, 5))}
+    np.savez(tmp_path / "a.npz", **arrays, labels=np.array([3, 4]), extra_labels=np.array([5, 6]))
+    reading = Reading(dims=2)
+    fields = [
+        dict(readers.read_header("numpy", item, reading).fields)
+        for item in items(tmp_path / "a.npz", reading)
+    ]
+    assert fields == [{"labels": "3"}, {"labels": "4"}, {"labels": "5"}, {"labels": "6"}]
+
+
 def test_archives_name_their_images_and_masks(tmp_path: Path) -> None:
     image, mask = noise((3, 4, 5)), np.abs(noise((3, 4, 5), 1)) % 3
     np.savez_compressed(tmp_path / "a.npz", image=image, mask=mask)

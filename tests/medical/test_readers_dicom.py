@@ -366,6 +366,12 @@ def test_a_compression_without_decoder_is_named(tmp_path: Path) -> None:
     assert reason(tmp_path).startswith("cannot be decompressed: JPEG-LS Lossless")
 
 
+def test_an_unknown_compression_is_not_quoted(tmp_path: Path) -> None:
+    for path in write_series(tmp_path, noise((2, 3, 3))):
+        path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.Secret.here.it\0\0"))
+    assert reason(tmp_path).startswith("malformed DICOM pixel data")
+
+
 def test_label_maps_are_never_interpolated(tmp_path: Path) -> None:
     labels = np.zeros((6, 10, 10), np.uint8)
     labels[1:5, 3:7, 3:7] = 7
@@ -386,6 +392,13 @@ def test_files_are_known_by_their_mark_where_suffixes_say_nothing(tmp_path: Path
     write_slice(tmp_path / "DICOMDIR", noise((3, 3)))
     (tmp_path / "README").write_text("no image")
     found = readers.find(sorted(tmp_path.iterdir()), tmp_path)
-    assert len(found.items) == 1
+    assert [item.name for _, item in found.items] == ["1.2.840.0"]
     assert len(found.items[0][1].files) == 3
     assert {path.name for path in found.other} == {"DICOMDIR", "README"}
+
+
+def test_files_without_the_mark_are_read(tmp_path: Path) -> None:
+    volume = noise((3, 4, 5))
+    for path in write_series(tmp_path, volume):
+        path.write_bytes(path.read_bytes()[132:])
+    assert np.array_equal(load(tmp_path).data[0], volume.transpose(2, 1, 0))

@@ -126,6 +126,18 @@ def test_the_config_gives_what_the_header_lacks(tmp_path: Path) -> None:
     assert np.array_equal(affine, np.diag([4.0, 5, 6, 1]))
 
 
+def test_lengths_are_turned_to_millimetres(tmp_path: Path) -> None:
+    header = {
+        "space": "RAS",
+        "space directions": DIRECTIONS,
+        "space origin": ORIGIN,
+        "space units": ["cm"] * 3,
+    }
+    affine = load(write(tmp_path / "a.nrrd", noise((3, 4, 5)), **header)).header.affine
+    assert np.allclose(affine[:3, :3], 10 * DIRECTIONS.T)
+    assert np.allclose(affine[:3, 3], 10 * ORIGIN)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.95])
 def test_truncated_files_are_rejected(tmp_path: Path, share: float) -> None:
     header = {"space": "RAS", "space directions": DIRECTIONS, "space origin": ORIGIN}

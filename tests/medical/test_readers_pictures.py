@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,19 @@ def test_opaque_transparency_is_no_channel(tmp_path: Path) -> None:
     assert np.array_equal(load(path, colour="rgb", channels=3).data, COLOUR.transpose(2, 0, 1))
     opaque[2, 3, 3] = 100
     assert reason(write(tmp_path / "b.png", opaque), colour="rgb", channels=3).startswith("transparency:")
+
+
+def test_colours_of_sixteen_bits_are_not_cut_to_eight(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in np.stack([DEEP] * 3, axis=-1))
+    head = struct.pack(">IIBBBBB", 7, 5, 16, 2, 0, 0, 0)
+    chunks = [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert reason(tmp_path / "a.png", colour="rgb", channels=3).startswith("colour depth:")
 
 
 def test_several_pages_are_a_volume(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ EXPECTED = "NIfTI (.nii, .nii.gz, .hdr), NRRD (.nrrd, .nhdr), DICOM, PNG, TIFF, 
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix in lower case; ".nii.gz" counts as one, the numbers of a UID before ".dcm" as none."""
+    """The suffix in lower case; ".nii.gz" counts as one."""
     name = path.name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
 
@@ -44,7 +44,8 @@ def suffix_of(path: Path) -> str:
 def name_of(path: Path, root: Path) -> str:
     """The text that rules match: the path below the root without its suffix."""
     relative = path.relative_to(root).as_posix()
-    return relative[: len(relative) - len(suffix_of(path))]
+    suffix = suffix_of(path)  # one of no format is no suffix: "1.2.840.113" is a UID
+    return relative[: -len(suffix)] if suffix in _SUFFIXES else relative
 
 
 def format_of(path: Path) -> Format | None:

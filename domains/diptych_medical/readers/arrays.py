@@ -7,9 +7,11 @@ them ("val_labels"): these become fields of the header, named without what both 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from diptych_medical.image import Affine, Image, ImageHeader, Reading
 from diptych_medical.readers import name_of
 from diptych_medical.readers.values import AnyArray, channels_of, coloured, whole_numbers, wrong_axes
 
-_BROKEN: tuple[type[Exception], ...] = (*MALFORMED, zipfile.BadZipFile)
+_BROKEN: tuple[type[Exception], ...] = (*MALFORMED, zipfile.BadZipFile, zlib.error, SyntaxError, TokenError)
 
 
 def find(files: Sequence[Path], root: Path, reading: Reading) -> list[Item]:

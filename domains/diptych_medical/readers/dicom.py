@@ -15,11 +15,12 @@ import numpy as np
 import pydicom.config
 from numpy.typing import NDArray
 
-from diptych.data.readable import Item, Unreadable
+from diptych.data.readable import Item, Unreadable, malformed
 from diptych_medical.geometry import check_affine, diagonal
 from diptych_medical.image import Affine, Image, ImageHeader, Reading
 from diptych_medical.readers import name_of
 from diptych_medical.readers.frames import (
+    BROKEN,
     Frame,
     check_image,
     decode,
@@ -27,6 +28,7 @@ from diptych_medical.readers.frames import (
     frames_of,
     is_localiser,
     open_file,
+    tolerant,
 )
 from diptych_medical.readers.stack import Stack, assemble, plan
 from diptych_medical.readers.values import channels_of, coloured, whole_numbers, wrong_axes
@@ -34,11 +36,13 @@ from diptych_medical.readers.values import channels_of, coloured, whole_numbers,
 # pydicom warns of values that do not keep to the standard and may quote them: names must not reach a log.
 _UNCHECKED = pydicom.config.disable_value_validation()
 
+_UNREAD: tuple[type[Exception], ...] = (Unreadable, *BROKEN)
 _TURN = 1e-3  # by which directions may differ within a series, and from unit vectors at right angles
 _PIXEL = 1e-3  # relative difference of pixel sizes within a series
 
 
 @_UNCHECKED
+@tolerant()
 def find(files: Sequence[Path], root: Path, reading: Reading) -> list[Item]:
     """One item per series, named after its first file; with 2 dimensions one per file."""
     if reading.dims == 2:
@@ -47,9 +51,8 @@ def find(files: Sequence[Path], root: Path, reading: Reading) -> list[Item]:
     for path in files:
         try:
             data = open_file(path)
-            uid = str(data.get("SeriesInstanceUID") or path)
-            key = (uid, is_localiser(data))
-        except Unreadable:
+            key = (str(data.get("SeriesInstanceUID") or path), is_localiser(data))
+        except _UNREAD:
             key = (str(path), False)  # alone, so that reading it says why
         series.setdefault(key, []).append(path)
     return [Item(path=min(paths), name=name_of(min(paths), root), files=tuple(sorted(paths)))
@@ -57,6 +60,7 @@ def find(files: Sequence[Path], root: Path, reading: Reading) -> list[Item]:
 
 
 @_UNCHECKED
+@tolerant()
 def read_header(item: Item, reading: Reading) -> ImageHeader:
     """Shape and affine of what :func:`read` gives; patient, modality and texts of the header. Raises Unreadable."""
     header, _, _ = _header(item, reading)
@@ -64,6 +68,7 @@ def read_header(item: Item, reading: Reading) -> ImageHeader:
 
 
 @_UNCHECKED
+@tolerant()
 def read(item: Item, reading: Reading) -> Image:
     """The voxels in physical units; padding pixels get the lowest value of the others. Raises Unreadable."""
     header, frames, stack = _header(item, reading)
@@ -84,6 +89,7 @@ def read(item: Item, reading: Reading) -> Image:
 
 
 @_UNCHECKED
+@tolerant()
 def read_mask(item: Item, reading: Reading) -> tuple[NDArray[np.int64], Affine]:
     """A label map that is stored as an image series: whole numbers, padding and uncovered voxels 0."""
     header, frames, stack = _header(item, reading)
@@ -94,35 +100,35 @@ def read_mask(item: Item, reading: Reading) -> tuple[NDArray[np.int64], Affine]:
 
 
 def _header(item: Item, reading: Reading) -> tuple[ImageHeader, list[Frame], Stack | None]:
-    frames: list[Frame] = []
-    patients: set[str] = set()
-    first: Any = None
-    for path in item.files:
-        data = open_file(path)
-        check_image(data, secondary=reading.secondary == "keep")
-        frames += frames_of(path, data)
-        patients.add(str(data.get("PatientID") or ""))
-        first = data if first is None else first
-    if len(patients) > 1:
-        raise Unreadable(f"two patients: the slices of one series belong to {len(patients)}")
-    frames = [frame for frame in frames if not frame.localiser]
-    if not frames:
-        raise Unreadable("localiser: a scout that plans other series")
+    try:
+        frames, facts = _frames(item, reading)
+    except BROKEN as error:
+        raise malformed("DICOM header", error) from None
     colour = frames[0].colour
     if any(frame.colour != colour or frame.size != frames[0].size for frame in frames):
         raise Unreadable("mixed slices: their sizes or numbers of channels differ")
     channels = channels_of(3 if colour else 1, reading, colour=colour)
     shape, affine, stack = _place(frames, reading)
-    modality = str(first.get("Modality") or "") or None
-    header = ImageHeader(
-        shape=shape,
-        channels=channels,
-        affine=affine,
-        modality=modality,
-        patient=patients.pop() or None,
-        fields=fields_of(first),
-    )
-    return header, frames, stack
+    return ImageHeader(shape=shape, channels=channels, affine=affine, **facts), frames, stack
+
+
+def _frames(item: Item, reading: Reading) -> tuple[list[Frame], dict[str, Any]]:
+    """All frames of the files but scouts, and what the header says of patient and image."""
+    frames: list[Frame] = []
+    patients: set[str] = set()
+    facts: dict[str, Any] = {}
+    for path in item.files:
+        data = open_file(path)
+        check_image(data, secondary=reading.secondary == "keep")
+        frames += frames_of(path, data)
+        patients.add(str(data.get("PatientID") or ""))
+        facts = facts or {"modality": str(data.get("Modality") or "") or None, "fields": fields_of(data)}
+    if len(patients) > 1:
+        raise Unreadable(f"two patients: the slices of one series belong to {len(patients)}")
+    frames = [frame for frame in frames if not frame.localiser]
+    if not frames:
+        raise Unreadable("localiser: a scout that plans other series")
+    return frames, {**facts, "patient": patients.pop() or None}
 
 
 def _place(frames: list[Frame], reading: Reading) -> tuple[tuple[int, ...], Affine, Stack | None]:

@@ -6,6 +6,9 @@ shared or one per frame (DICOM PS3.3 C.7.6.16).
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,20 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+from pydicom.uid import UID, AllTransferSyntaxes
 
 from diptych.data.readable import MALFORMED, Unreadable, malformed
 
-BROKEN: tuple[type[Exception], ...] = (*MALFORMED, InvalidDicomError)
+BROKEN: tuple[type[Exception], ...] = (*MALFORMED, InvalidDicomError, BytesLengthException)
 _SECONDARY = (
     "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage, and its multi-frame kinds below it
+)
+_TOLERATED = (
+    "Expected (explicit|implicit) VR, but found",
+    "The pixel data is .* excess padding",
+    ".*(unknown escape sequence|encod|Specific Character Set)",  # of texts such as names, which nobody sees
 )
 _FIELDS = (
     "PatientSex", "PatientAge", "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality", "Modality",
@@ -43,6 +52,15 @@ class Frame:
     intercept: float
     colour: bool
     localiser: bool
+
+
+@contextmanager
+def tolerant() -> Iterator[None]:
+    """Reads without words what pydicom understands though it does not keep to the standard."""
+    with warnings.catch_warnings():
+        for message in _TOLERATED:
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        yield
 
 
 def open_file(path: Path, *, pixels: bool = False) -> Any:
@@ -163,10 +181,10 @@ def decode(data: Any, frames: list[Frame]) -> NDArray[np.float32]:
             looked_up = np.asarray(apply_color_lut(stored, data))
             stored = (looked_up >> 8 if looked_up.dtype.itemsize > 1 else looked_up).astype(np.uint8)
     except RuntimeError as error:  # also NotImplementedError: pydicom lacks what the compression needs
-        name = data.file_meta.TransferSyntaxUID.name if "TransferSyntaxUID" in data.file_meta else "unknown"
-        raise Unreadable(
-            f"cannot be decompressed: {name} ({type(error).__name__}); pylibjpeg may be missing"
-        ) from None
+        syntax = data.file_meta.get("TransferSyntaxUID", UID("")) if "file_meta" in vars(data) else UID("")
+        if syntax not in AllTransferSyntaxes or not syntax.is_compressed:
+            raise malformed("DICOM pixel data", error) from None
+        raise Unreadable(f"cannot be decompressed: {syntax.name} (pylibjpeg may be missing)") from None
     except BROKEN as error:
         raise malformed("DICOM pixel data", error) from None
     many = int(data.get("NumberOfFrames") or 1) > 1
@@ -176,7 +194,10 @@ def decode(data: Any, frames: list[Frame]) -> NDArray[np.float32]:
     stored = stored[[frame.index for frame in frames]]
     if stored.ndim == 4:
         return stored[..., :3].astype(np.float32)
-    return _physical(stored, data, frames)
+    try:
+        return _physical(stored, data, frames)
+    except BROKEN as error:
+        raise malformed("DICOM header", error) from None
 
 
 def _physical(stored: NDArray[Any], data: Any, frames: list[Frame]) -> NDArray[np.float32]:
@@ -186,7 +207,7 @@ def _physical(stored: NDArray[Any], data: Any, frames: list[Frame]) -> NDArray[n
         turned = stored.astype(np.float64)
         if str(data.get("PhotometricInterpretation")) == "MONOCHROME1":
             bits = int(data.BitsStored)
-            turned = (-1.0 if int(data.PixelRepresentation) else 2.0**bits - 1) - turned
+            turned = (-1.0 if data.get("PixelRepresentation") else 2.0**bits - 1) - turned
         slope = np.array([frame.slope for frame in frames])[:, None, None]
         intercept = np.array([frame.intercept for frame in frames])[:, None, None]
         values = (turned * slope + intercept).astype(np.float32)
@@ -204,7 +225,7 @@ def _padding(data: Any) -> tuple[int, int] | None:
     for value in (first, data.get("PixelPaddingRangeLimit", first)):
         number = int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)
         bits = int(data.BitsAllocated)
-        if int(data.PixelRepresentation) and number >= 1 << (
+        if data.get("PixelRepresentation") and number >= 1 << (
             bits - 1
         ):  # signed values written as unsigned ones
             number -= 1 << bits

@@ -22,7 +22,14 @@ from diptych_medical.image import Affine, Image, ImageHeader, Reading
 from diptych_medical.readers import name_of
 from diptych_medical.readers.values import AnyArray, channels_of, coloured, whole_numbers, wrong_axes
 
-_BROKEN: tuple[type[Exception], ...] = (*MALFORMED, SyntaxError, zlib.error, Pillow.DecompressionBombError)
+_BROKEN: tuple[type[Exception], ...] = (
+    *MALFORMED,
+    SyntaxError,
+    zlib.error,
+    UserWarning,
+    Pillow.DecompressionBombError,
+)
+_DAMAGED = ("Tag data larger than file", "Truncated File Read", "Corrupt EXIF data", "Metadata Warning")
 _GREY = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _PNG_DEPTH = 24  # byte of a PNG file that holds the bits per channel (its IHDR chunk always comes first)
 
@@ -63,6 +70,8 @@ def _opened(path: Path) -> Iterator[Any]:
         with warnings.catch_warnings():
             # Scanned slides are larger than what Pillow takes for an attack; beyond twice that it refuses.
             warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+            for message in _DAMAGED:  # Pillow goes on without the damaged part
+                warnings.filterwarnings("error", message=message, category=UserWarning)
             with Pillow.open(path) as picture:
                 yield picture
     except _BROKEN as error:
