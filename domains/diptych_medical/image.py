@@ -35,7 +35,7 @@ class Reading:
             of axes.
         mask_name: The same for archives of label maps.
         gaps: A DICOM series with missing or unequally spaced slices is rejected, or interpolated linearly
-            between its slices onto an even grid.
+            between its slices onto an even grid, as long as no gap is wider than four typical ones.
         tilt: A DICOM series whose slices are not stacked along their normal (gantry tilt) is rejected, moved
             onto a rectangular grid by shifting slices in their planes, or kept with a sheared affine.
         secondary: Secondary captures (screenshots, scanned film) are rejected or kept. Some public sets of

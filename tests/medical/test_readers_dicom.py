@@ -150,6 +150,13 @@ def test_gaps_and_tilt_are_rejected_by_default(tmp_path: Path) -> None:
     )
 
 
+def test_a_hole_in_a_series_is_not_made_up(tmp_path: Path) -> None:
+    write_series(tmp_path / "hole", noise((6, 4, 4)), [0, 1, 2, 8, 9, 10])
+    assert reason(tmp_path / "hole", gaps="resample").startswith("too wide a gap: 6 mm")
+    write_series(tmp_path / "small", noise((6, 4, 4)), [0, 1, 2, 6, 7, 8])
+    assert load(tmp_path / "small", gaps="resample").header.shape == (4, 4, 9)
+
+
 def test_one_missing_slice_among_many_is_seen_wherever_it_is(tmp_path: Path) -> None:
     for lost in (1, 20, 38):
         heights = [float(k) for k in range(40) if k != lost]

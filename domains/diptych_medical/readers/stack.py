@@ -23,6 +23,7 @@ Vector = NDArray[np.float64]
 
 _UNEVEN = 0.1  # share of the step by which a slice may lie off the even grid
 _DRIFT = 0.25  # share of a pixel that slices may drift in their planes
+_WIDEST = 4.0  # gaps of more than so many typical ones are not interpolated
 _SAME = 0.01  # mm; slices nearer than this lie at one place
 _MULTIPLE = 0.1  # share of the step by which a gap may miss a multiple of it and count as missing slices
 
@@ -112,6 +113,11 @@ def _even(heights: Vector, gaps: Vector, reading: Reading) -> tuple[float, Vecto
             raise Unreadable(f"missing slices: {missing} between {count} evenly spaced ones")
         raise Unreadable(f"unequal gaps: slices lie {gaps.min():.3g} to {gaps.max():.3g} mm apart")
     step = _typical(gaps)
+    if gaps.max() > _WIDEST * step:
+        raise Unreadable(
+            f"too wide a gap: {gaps.max():.3g} mm without a slice where others lie {step:.3g} mm apart; "
+            "interpolation would make it up"
+        )
     return step, step * np.arange(int(heights[-1] / step + 1e-3) + 1, dtype=np.float64)
 
 
