@@ -16,7 +16,7 @@ from torch.nn import functional
 class Corners(NamedTuple):
     """Of r places among the voxels of images that follow each other as rows."""
 
-    index: Tensor  # (r, k) int64: the corner's row; for a corner outside its image some row inside
+    row: Tensor  # (r, k) int64: the corner's row; for a corner outside its image some row inside
     weights: Tensor  # (r, k): its share by linear interpolation, 0 outside
     along: tuple[Tensor, ...]  # per axis (2, r): shares of lower and upper corner along it
     exists: tuple[Tensor, ...]  # per axis (2, r): 1 where that corner lies inside along it, else 0
@@ -40,14 +40,14 @@ def corners(places: Tensor, space: Sequence[int], first: Tensor | int = 0) -> Co
         pair = torch.stack([lower[axis], lower[axis] + 1])
         inside = ((pair >= 0) & (pair <= size - 1)).to(places.dtype)
         share = torch.stack([1 - fraction[axis], fraction[axis]]) * inside
-        row = pair.clamp(0, size - 1).nan_to_num().to(torch.int64)
+        step = pair.clamp(0, size - 1).nan_to_num().to(torch.int64)
         stride = 1
         for further in space[axis + 1 :]:
             stride *= further
         before.append(weights)
         along.append(share)
         exists.append(inside)
-        index = (index[:, None] + row * stride).flatten(0, 1)
+        index = (index[:, None] + step * stride).flatten(0, 1)
         weights = (weights[:, None] * share).flatten(0, 1)
     return Corners(
         index.t().contiguous(), weights.t().contiguous(), tuple(along), tuple(exists), tuple(before)
@@ -56,7 +56,7 @@ def corners(places: Tensor, space: Sequence[int], first: Tensor | int = 0) -> Co
 
 def gathered(rows: Tensor, at: Corners) -> Tensor:
     """Rows (r, w) interpolated at the places, with gradient to ``at.weights`` where that asks for it."""
-    return functional.embedding_bag(at.index, rows, mode="sum", per_sample_weights=at.weights)
+    return functional.embedding_bag(at.row, rows, mode="sum", per_sample_weights=at.weights)
 
 
 def by_places(by_weights: Tensor, at: Corners) -> Tensor:
@@ -74,4 +74,4 @@ def by_places(by_weights: Tensor, at: Corners) -> Tensor:
 def spread(by_rows: Tensor, gradient: Tensor, at: Corners, factor: float) -> None:
     """Add ``factor`` times the gradient (r, w) of gathered rows to that of the rows, in place."""
     shares = (at.weights.detach() * factor)[:, :, None] * gradient[:, None]
-    by_rows.index_add_(0, at.index.view(-1), shares.flatten(0, 1))
+    by_rows.index_add_(0, at.row.view(-1), shares.flatten(0, 1))

@@ -100,7 +100,7 @@ class _WarpedSimilarity(torch.autograd.Function):
         return (feature_weight + flow_weight) * (2 - agreement)
 
     @staticmethod
-    @once_differentiable  # type: ignore[no-untyped-call, untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         found = [None if each is None else each * gradient.to(each.dtype) for each in ctx.saved_tensors]
         return *found, None, None, None, None, None

@@ -42,20 +42,15 @@ def _merged(one: Moments, axis: int, length: int, count: int) -> Moments:
 
     The binary digits of the length say which of the windows of 1, 2, 4, ... neighbours make it up.
     """
-    whole: Moments | None = None
-    power, covered, doubled = 1, 0, one
-    while True:
+    doubled, power = one, 1
+    while not length & power:
+        doubled, power = _joined(doubled, power, doubled, power, axis, count), power * 2
+    whole, covered = doubled, power
+    while covered < length:
+        doubled, power = _joined(doubled, power, doubled, power, axis, count), power * 2
         if length & power:
-            if whole is None:
-                whole = doubled
-            else:
-                whole = _joined(whole, covered, doubled, power, axis, count)
-            covered += power
-        if covered == length:
-            kept = one.cross.shape[axis] - length + 1
-            return Moments(*(each.narrow(axis, 0, kept) for each in whole))
-        doubled = _joined(doubled, power, doubled, power, axis, count)
-        power *= 2
+            whole, covered = _joined(whole, covered, doubled, power, axis, count), covered + power
+    return whole
 
 
 def _joined(first: Moments, a: int, second: Moments, b: int, axis: int, count: int) -> Moments:
@@ -127,7 +122,7 @@ class LocalNCC(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[no-untyped-call, untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         found = [None if each is None else each * gradient for each in ctx.saved_tensors]
         return *found, None, None, None, None
