@@ -114,7 +114,9 @@ def test_every_broken_volume_is_a_row_and_the_rest_goes_on(folder: Path) -> None
         assert found[f"{name}.nii.gz"].startswith(begin), found[f"{name}.nii.gz"]
     assert {entry.path for entry in data.samples.manifest.entries} == {f"good{i}.nii.gz" for i in range(3)}
     assert data.report["files of no image"] == ".txt (1)"
-    with pytest.raises(DataError, match=re.escape("13 of 16 files (81%) cannot be used, more than 20% allowed")):
+    with pytest.raises(
+        DataError, match=re.escape("13 of 16 files (81%) cannot be used, more than 20% allowed")
+    ):
         run(folder, replace(PLAIN, max_quarantined=0.2))
 
 
@@ -155,9 +157,13 @@ def test_a_mask_that_is_mirrored_in_space_is_not_taken_for_its_image(folder: Pat
 
 
 def test_a_template_that_leads_nowhere_or_to_the_image_itself(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"masks.files: 'labels/\{record\}.nii.gz' leads to no file for any of the 3"):
+    with pytest.raises(
+        ConfigError, match=r"masks.files: 'labels/\{record\}.nii.gz' leads to no file for any of the 3"
+    ):
         run(folder, masks=Masks(files="labels/{record}.nii.gz"))
-    with pytest.raises(ConfigError, match="masks.files: the template leads from 3 images to the image itself"):
+    with pytest.raises(
+        ConfigError, match=r"masks.files: the template leads from 3 images to the image itself"
+    ):
         run(folder, masks=Masks(files="{record}.nii.gz"))
     with pytest.raises(ConfigError, match=r"\{case\} is neither \{record\} nor a group of data.names"):
         run(folder, masks=Masks(files="{case}.nii.gz"))
@@ -210,7 +216,9 @@ def test_dicom_files_that_are_no_images(tmp_path: Path) -> None:
     write_series(folder / "gap", noise((6, 8, 8), 1), [0, 1, 2, 5, 6, 7], series="gap")
     write_series(folder / "tilt", noise((6, 8, 8), 2), drift=(0.0, 0.3), series="tilt")
     (folder / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 50)
-    found = {path.split("/")[0]: reason for path, reason in quarantined(run(folder, patient="header")).items()}
+    found = {
+        path.split("/")[0]: reason for path, reason in quarantined(run(folder, patient="header")).items()
+    }
     assert set(found) == {"report.dcm", "capture.dcm", "gap", "tilt", "broken.dcm"}
     assert found["report.dcm"].startswith("no pixel data")
     assert "secondary capture" in found["capture.dcm"]
@@ -257,14 +265,16 @@ def test_volumes_smaller_than_the_crop(folder: Path) -> None:
     assert x.shape == (1, 1, 8, 8, 8)
     assert not x[0, 0, :, [0, 7]].any()
     assert x[0, 0, :, 1:7].std() > 0.1
-    with pytest.raises(ConfigError, match=r"image.crop: every image \(4\) is smaller; the first: smaller than"):
+    with pytest.raises(
+        ConfigError, match=r"image.crop: every image \(4\) is smaller; the first: smaller than"
+    ):
         run(folder, replace(crop, crop=(80.0, 8.0, 8.0)))
 
 
 def test_the_same_voxels_under_two_ids(folder: Path) -> None:
     affine = np.diag([-1.0, -1, 1, 1])
     write_nifti(folder / "other.nii.gz", noise(SHAPE, 1).astype(np.float32), affine)
-    with pytest.raises(DataError, match="1 images stand under several ids: .* hold the same voxels"):
+    with pytest.raises(DataError, match=r"1 images stand under several ids: .* hold the same voxels"):
         run(folder)
     assert quarantined(run(folder, copies="reject")) == {
         "other.nii.gz": "copy: the same voxels stand under another id"
@@ -274,7 +284,9 @@ def test_the_same_voxels_under_two_ids(folder: Path) -> None:
 def test_nothing_that_can_be_used(tmp_path: Path) -> None:
     for seed in range(2):
         write_nifti(tmp_path / "data" / f"{seed}.nii.gz", np.full(SHAPE, seed, np.int16))
-    with pytest.raises(DataError, match=r"no image can be used: constant image: all voxels have one value \(2\)"):
+    with pytest.raises(
+        DataError, match=r"no image can be used: constant image: all voxels have one value \(2\)"
+    ):
         run(tmp_path / "data")
     for path in (tmp_path / "data").glob("*.gz"):
         cut(path, 0.05)
@@ -284,7 +296,7 @@ def test_nothing_that_can_be_used(tmp_path: Path) -> None:
 
 def test_an_empty_folder_and_one_of_other_files(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    with pytest.raises(DataError, match="no images in .*: expected NIfTI .*; found nothing"):
+    with pytest.raises(DataError, match=r"no images in .*: expected NIfTI .*; found nothing"):
         run(tmp_path / "data")
     (tmp_path / "data" / "a.txt").write_text("x")
     with pytest.raises(DataError, match=re.escape("found .txt (1)")):
@@ -292,7 +304,7 @@ def test_an_empty_folder_and_one_of_other_files(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="data.path: there is no file or folder"):
+    with pytest.raises(ConfigError, match=r"data.path: there is no file or folder"):
         run(tmp_path / "nowhere")
 
 

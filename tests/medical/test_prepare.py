@@ -31,14 +31,20 @@ from diptych_medical.settings import Imaging, Masks, Source, reading
 
 PLAIN = Imaging(intensity="none", precision="float32")
 TURNS = [
-    "".join(letter if keep else {"R": "L", "A": "P", "S": "I"}[letter] for letter, keep in zip(codes, flips, strict=True))
+    "".join(
+        letter if keep else {"R": "L", "A": "P", "S": "I"}[letter]
+        for letter, keep in zip(codes, flips, strict=True)
+    )
     for codes in itertools.permutations("RAS")
     for flips in itertools.product([True, False], repeat=3)
 ]
 
 
 def volume(
-    shape: tuple[int, ...] = (5, 6, 7), affine: NDArray[np.float64] | None = None, seed: int = 0, channels: int = 1
+    shape: tuple[int, ...] = (5, 6, 7),
+    affine: NDArray[np.float64] | None = None,
+    seed: int = 0,
+    channels: int = 1,
 ) -> Image:
     data = np.random.default_rng(seed).normal(size=(channels, *shape)).astype(np.float32)
     place = np.eye(len(shape) + 1) if affine is None else affine
@@ -85,7 +91,9 @@ def test_a_linear_field_survives_resampling_and_labels_are_not_mixed() -> None:
     data = (world @ np.array([1.0, 3.0, -2.0])).astype(np.float32)[None]
     image = Image(data=data, header=ImageHeader(shape=(12, 14, 8), channels=1, affine=affine))
     labels = np.where(world[..., 0] < -5, 7, 2)
-    stored = prepare_image(image, labels, Imaging(intensity="none", precision="float32", spacing=(1.5, 0.7, 1.0)))
+    stored = prepare_image(
+        image, labels, Imaging(intensity="none", precision="float32", spacing=(1.5, 0.7, 1.0))
+    )
     np.testing.assert_allclose(geometry.spacing_of(stored.affine), (1.5, 0.7, 1.0), rtol=1e-12)
     assert stored.data.shape[1:] == (8, 20, 16)
     after = world_of(stored.data.shape[1:], stored.affine)
@@ -113,7 +121,9 @@ def test_labels_on_a_finer_grid_come_back_exactly(codes: str) -> None:
 
 def test_an_image_that_has_the_wanted_spacing_is_not_interpolated() -> None:
     image = volume(affine=geometry.from_codes("RAS", (0.7, 0.9, 1.1)))
-    stored = prepare_image(image, None, Imaging(intensity="none", precision="float32", spacing=(0.7, 0.9, 1.1)))
+    stored = prepare_image(
+        image, None, Imaging(intensity="none", precision="float32", spacing=(0.7, 0.9, 1.1))
+    )
     np.testing.assert_array_equal(stored.data, image.data)
 
 
@@ -171,15 +181,25 @@ def test_no_scaling_keeps_every_value() -> None:
         (np.array([[[1, np.inf, 2, 3]]]), {}, r"missing voxels: 25.00%"),
         (np.full((1, 3, 2), 7.0), {}, "constant image: all voxels have one value"),
         (np.array([[[1.0, 2]], [[3, 3]]]), {}, "constant image: 1 of 2 channels have one value"),
-        (np.array([[[-900.0, -800]]]), {"intensity": "ct"}, "constant image: all voxels are equal within the window"),
-        (np.eye(40)[None], {"intensity": "mr", "percentiles": (1, 90)}, "percentiles of a channel are one value"),
+        (
+            np.array([[[-900.0, -800]]]),
+            {"intensity": "ct"},
+            "constant image: all voxels are equal within the window",
+        ),
+        (
+            np.eye(40)[None],
+            {"intensity": "mr", "percentiles": (1, 90)},
+            "percentiles of a channel are one value",
+        ),
     ],
 )
 def test_images_that_show_nothing_say_why(data: Any, settings: dict[str, Any], message: str) -> None:
     values = np.asarray(data, np.float32)
     header = ImageHeader(shape=values.shape[1:], channels=len(values), affine=np.eye(3))
     with pytest.raises(Unreadable, match=message):
-        prepare_image(Image(data=values, header=header), None, Imaging(dims=2, channels=len(values), **settings))
+        prepare_image(
+            Image(data=values, header=header), None, Imaging(dims=2, channels=len(values), **settings)
+        )
 
 
 def test_a_colour_may_be_absent() -> None:
@@ -215,7 +235,11 @@ def test_values_of_a_mask_become_numbers_of_classes(masks: Masks, expected: list
 @pytest.mark.parametrize(
     ("values", "masks", "message"),
     [
-        ([0, 1, 7], Masks(files="{record}.png", classes={"a": 1}), r"label value outside the list: 7 \(masks.classes lists 0, 1\)"),
+        (
+            [0, 1, 7],
+            Masks(files="{record}.png", classes={"a": 1}),
+            r"label value outside the list: 7 \(masks.classes lists 0, 1\)",
+        ),
         ([0, -3], Masks(files="{record}.png"), "label value outside the list: -3"),
         ([0, 0], Masks(files="{record}.png"), "empty label: the mask holds background only"),
         ([0, 9], Masks(files="{record}.png", classes={"a": 1}, unlabelled=[9]), "empty label"),
@@ -254,7 +278,13 @@ def test_constant_slices_are_left_out() -> None:
     image = volume()
     image.data[0, :, :, (0, 3)] = 1.5
     imaging = Imaging(dims=2, slices="axial", intensity="none", precision="float32")
-    assert [each.facts["slice"] for each in slices_of(prepare_image(image, None, imaging), imaging)] == [1, 2, 4, 5, 6]
+    assert [each.facts["slice"] for each in slices_of(prepare_image(image, None, imaging), imaging)] == [
+        1,
+        2,
+        4,
+        5,
+        6,
+    ]
 
 
 def test_resized_slices_find_their_way_back() -> None:
@@ -307,7 +337,9 @@ def test_slices_of_one_volume_are_written_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("most", "dtype"), [(200, np.uint8), (900, np.uint16)])
-def test_predictions_of_pictures_are_png_with_a_number_a_pixel(tmp_path: Path, most: int, dtype: type) -> None:
+def test_predictions_of_pictures_are_png_with_a_number_a_pixel(
+    tmp_path: Path, most: int, dtype: type
+) -> None:
     labels = np.linspace(0, most, 24).astype(int).reshape(6, 4)
     stored = prepare_image(volume((6, 4)), None, Imaging(dims=2, size=(12, 8)))
     path = write_prediction(tmp_path / "a.png", labels.repeat(2, 0).repeat(2, 1), Held([stored]), 0)

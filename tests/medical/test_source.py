@@ -185,7 +185,9 @@ def test_further_channels_are_stacked_in_order(tmp_path: Path) -> None:
 def test_the_header_names_patients_and_labels_and_nothing_of_it_is_written(tmp_path: Path) -> None:
     for case, patient in enumerate(("Miller7", "Miller7", "Jones8")):
         folder = tmp_path / "data" / f"study{case}"
-        write_series(folder, noise((6, 8, 8), case), patient=patient, series=f"s{case}", PatientSex="FM"[case % 2])
+        write_series(
+            folder, noise((6, 8, 8), case), patient=patient, series=f"s{case}", PatientSex="FM"[case % 2]
+        )
     data = run(tmp_path / "data", patient="header", labels={"sex": Label(rule="header:PatientSex")})
     ids = data.samples.ids
     assert ids["patient"].nunique() == 2
@@ -201,8 +203,13 @@ def test_the_header_names_patients_and_labels_and_nothing_of_it_is_written(tmp_p
 
 def test_patients_of_the_header_that_a_rule_parts_are_counted(tmp_path: Path) -> None:
     for case in range(3):
-        write_series(tmp_path / "data" / str(case), noise((6, 8, 8), case), series=f"s{case}", patient=f"P{case // 2}")
-    assert "1 of 2 stand under several ids" in run(tmp_path / "data", patient="path").report["patient ids of headers"]
+        write_series(
+            tmp_path / "data" / str(case), noise((6, 8, 8), case), series=f"s{case}", patient=f"P{case // 2}"
+        )
+    assert (
+        "1 of 2 stand under several ids"
+        in run(tmp_path / "data", patient="path").report["patient ids of headers"]
+    )
     assert "patient ids of headers" not in run(tmp_path / "data", patient="header").report
 
 
@@ -247,7 +254,12 @@ def test_pictures_with_instances_as_masks(tmp_path: Path) -> None:
         maps[seed] = np.random.default_rng(seed).integers(0, 4, shape).astype(np.uint16) * 300
         Pillow.fromarray(grey).save(tmp_path / "data" / "images" / f"{seed}.png")
         Pillow.fromarray(maps[seed]).save(tmp_path / "data" / "labels" / f"{seed}.png")
-    data = run(tmp_path / "data", Imaging(dims=2, crop=(8, 8)), Masks(files="labels/{record}.png"), include=["images/*"])
+    data = run(
+        tmp_path / "data",
+        Imaging(dims=2, crop=(8, 8)),
+        Masks(files="labels/{record}.png"),
+        include=["images/*"],
+    )
     for i in range(2):
         np.testing.assert_array_equal(data.mask(i), maps[i] > 0)
         assert (data.image(i).min(), data.image(i).max()) == (0, 1)
@@ -336,20 +348,32 @@ def test_a_manifest_gives_the_same_data_and_is_checked(phantoms: Path, tmp_path:
         "masks": Masks(files="masks/{record}.nii.gz", classes=CLASSES),
     }
     again = prepare(
-        Source(path=str(tmp_path / "manifest.csv")), labels={}, split=Split(), cache=tmp_path / "c", **settings
+        Source(path=str(tmp_path / "manifest.csv")),
+        labels={},
+        split=Split(),
+        cache=tmp_path / "c",
+        **settings,
     )
     assert again.samples.manifest.digest == first.samples.manifest.digest
     assert again.labelled.all()
     mask = folder / "masks" / "simulated_03.nii.gz"
     mask.write_bytes(mask.read_bytes() + b"\0")
     with pytest.raises(DataError, match="1 of 16 files are not what the manifest says"):
-        prepare(Source(path=str(tmp_path / "manifest.csv")), labels={}, split=Split(), cache=tmp_path / "c", **settings)
+        prepare(
+            Source(path=str(tmp_path / "manifest.csv")),
+            labels={},
+            split=Split(),
+            cache=tmp_path / "c",
+            **settings,
+        )
 
 
 def test_spacings_that_differ_need_a_word_in_the_config(tmp_path: Path) -> None:
     for seed, spacing in enumerate([1.0, 1.005, 1.0, 2.0]):
         write_nifti(tmp_path / "data" / f"{seed}.nii.gz", noise((8, 8, 8), seed), np.diag([spacing, 1, 1, 1]))
-    with pytest.raises(ConfigError, match=r"different spacings: 1 x 1 x 1 mm \(3\), 2 x 1 x 1 mm \(1\); set image.spacing"):
+    with pytest.raises(
+        ConfigError, match=r"different spacings: 1 x 1 x 1 mm \(3\), 2 x 1 x 1 mm \(1\); set image.spacing"
+    ):
         run(tmp_path / "data")
     assert run(tmp_path / "data", replace(RAW, mixed_spacing=True)).spacing(3) == (2, 1, 1)
     even = run(tmp_path / "data", replace(RAW, spacing=(1.0, 1.0, 1.0), crop=(8, 8, 8)))
@@ -385,7 +409,9 @@ def test_simulated_volumes_are_the_same_every_time(phantoms: Path, tmp_path: Pat
 
 
 def test_the_manifest_states_what_the_files_are(phantoms: Path) -> None:
-    entry = next(each for each in simulated(phantoms).samples.manifest.entries if each.path.startswith("images/"))
+    entry = next(
+        each for each in simulated(phantoms).samples.manifest.entries if each.path.startswith("images/")
+    )
     assert entry.facts["format"] == "nifti"
     assert entry.facts["spacing"] == [2.0, 2.0, 2.0]
     assert entry.facts["channels"] == 1
