@@ -175,10 +175,11 @@ class MomentumContrast(nn.Module):
             ConfigError: views that are not in pairs, or ids that the batch does not have.
         """
         ids = self._ids(batch)
-        losses = [self._one(view, aim, ids) for view, aim in _pairs(online, target)]
-        loss = torch.stack([each.mean() for each in losses]).mean()
-        count = torch.tensor(len(ids), device=ids.device)
-        return mean_over_processes(loss * len(ids), count)
+        totals = []
+        for view, aim in _pairs(online, target):
+            each = 1 if self.level == "whole" else view.rows.shape[1]
+            totals.append(self._one(view, aim, ids).sum() / each)
+        return mean_over_processes(torch.stack(totals).mean(), torch.tensor(len(ids), device=ids.device))
 
     def _one(self, view: Dense, aim: Dense, ids: Tensor) -> Tensor:
         """The losses of one pair of views; trains the queue."""

@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from diptych.dense import Dense, MomentumContrast, PixelConsistency
 from diptych.distributed import gather, gather_rows, mean_over_processes, sum_over_processes
 from diptych.objectives import Alignment, InfoNCE, Scattering
 from diptych.queue import Queue
@@ -37,8 +38,12 @@ OBJECTIVES: dict[str, Callable[[], nn.Module]] = {
     "alignment of maps": lambda: Alignment(level="grid", form="cosine", pairs="same"),
     "scattering": lambda: Scattering(),
     "scattering of parts": lambda: Scattering(level="parts"),
+    "dense samples": lambda: MomentumContrast(group="patient", queue=Queue(20, WIDTH)),
+    "dense maps": lambda: MomentumContrast(level="grid", queue=Queue(20, WIDTH)),
+    "dense consistency": lambda: PixelConsistency(distance=1.5),
 }
 TARGETED = ("queue", "alignment", "alignment of maps", "supervised in")
+DENSE = tuple(name for name in OBJECTIVES if name.startswith("dense"))
 
 
 class Outcome(NamedTuple):
@@ -93,6 +98,14 @@ def batch(step: int, start: int, stop: int) -> Views:
     )
 
 
+def dense(encoded: Encoded) -> Dense:
+    """Encoded views with their maps as rows, at places one apart."""
+    assert encoded.grid is not None
+    rows = encoded.grid.transpose(1, 2)
+    places = torch.arange(float(rows.shape[1]))[None, :, None].expand(len(rows), -1, 1)
+    return Dense(encoded.whole, rows, rows.square(), places, torch.ones(len(rows)))
+
+
 def two_steps(name: str, start: int, stop: int) -> Outcome:
     """Losses of two batches (a queue matters in the second) and the gradient of their sum."""
     torch.manual_seed(0)
@@ -101,10 +114,13 @@ def two_steps(name: str, start: int, stop: int) -> Outcome:
     for step in range(2):
         views = batch(step, start, stop)
         target: tuple[Encoded, ...] = ()
-        if name in TARGETED:
+        if name in TARGETED + DENSE:
             with torch.no_grad():
                 target = tuple(Encoded(*(each + 0.3 for each in encoded)) for encoded in layer(views))
-        loss = objective(layer(views), target, views)
+        online = layer(views)
+        if name in DENSE:
+            online, target = (tuple(map(dense, each)) for each in (online, target))
+        loss = objective(online, target, views)
         loss.backward()
         losses.append(loss.detach())
     parameters = [layer.weight, *objective.parameters()]
