@@ -78,7 +78,9 @@ class Deformer(nn.Module):
 
     def _enter_both(self, first: Tensor, second: Tensor) -> Tensor:
         of_first, of_second = self.c1.conv.weight.split(self.width, dim=1)
-        even = self._half(first + second, of_first + of_second) + self.c1.conv.bias.view(1, -1, *[1] * self.dims)
+        even = self._half(first + second, of_first + of_second) + self.c1.conv.bias.view(
+            1, -1, *[1] * self.dims
+        )
         odd = self._half(first - second, of_first - of_second)
         return self.c1.after(channels_last(torch.cat([even + odd, even - odd])))
 

@@ -82,9 +82,7 @@ def _spread(x: Tensor, weight: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     return result.view(n, *large, outputs)
 
 
-def _gather(
-    grad: Tensor, x: Tensor, weight: Tensor, matrices: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
+def _gather(grad: Tensor, x: Tensor, weight: Tensor, matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The transpose of :func:`_spread`: grad (n, *large, o) to the gradients of x and of weight."""
     n, size, (matrix, *inner) = x.shape[0], x.shape[1], matrices
     outputs = weight.shape[-1]
@@ -117,4 +115,4 @@ def worthwhile(small: Tensor, outputs: int) -> bool:
         multiplications += done * TAPS ** (axis + 1) * 2 * size * size * inner * outputs
         done *= size
     plain = prod(2 * size for size in sizes) * channels * outputs * TAPS ** len(sizes)
-    return multiplications < plain
+    return bool(multiplications < plain)

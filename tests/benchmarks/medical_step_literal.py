@@ -10,6 +10,8 @@ Letters: n pairs, c channels, d = 2 or 3 dimensions, ``*space`` voxels.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from medical_literal import Pair, literal_gss, literal_ncc, literal_smoothness, literal_warp
 from torch import Tensor, nn
@@ -53,7 +55,7 @@ class LiteralUNet(nn.Module):
     def __init__(self, channels: int, dims: int, widths: tuple[int, ...] = (32, 64, 128, 256, 512)) -> None:
         super().__init__()
         self.inc = double(channels, widths[0], dims)
-        self.downs = nn.ModuleList(double(a, b, dims) for a, b in zip(widths, widths[1:], strict=False))
+        self.downs = nn.ModuleList(double(a, b, dims) for a, b in pairwise(widths))
         self.ups = nn.ModuleList(
             double(a + b, a, dims) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
