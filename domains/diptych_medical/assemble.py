@@ -268,8 +268,9 @@ def describe(used: Used, annotated: Annotated[ImageHeader], rows: Sequence[int])
         "shape": list(first.header.shape),
         "channels": first.header.channels,
         "spacing": [round(each, 4) for each in first.header.spacing],
-        "modality": first.header.modality,
     }
+    if first.header.modality:
+        facts["modality"] = first.header.modality
     if len(rows) == 1:
         facts["content"] = used.facts[rows[0]]["content"]
     return facts

@@ -212,16 +212,16 @@ def test_dicom_files_that_are_no_images(tmp_path: Path) -> None:
     save(data_set(REPORT, series="report"), folder / "report.dcm")
     capture = data_set(SECONDARY, series="capture")
     put_pixels(capture, noise((8, 8)))
-    save(capture, folder / "capture.dcm")
+    save(capture, folder / "shot.dcm")
     write_series(folder / "gap", noise((6, 8, 8), 1), [0, 1, 2, 5, 6, 7], series="gap")
     write_series(folder / "tilt", noise((6, 8, 8), 2), drift=(0.0, 0.3), series="tilt")
-    (folder / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 50)
+    (folder / "broken.dcm").write_bytes(b"\0" * 200)
     found = {
         path.split("/")[0]: reason for path, reason in quarantined(run(folder, patient="header")).items()
     }
-    assert set(found) == {"report.dcm", "capture.dcm", "gap", "tilt", "broken.dcm"}
+    assert set(found) == {"report.dcm", "shot.dcm", "gap", "tilt", "broken.dcm"}
     assert found["report.dcm"].startswith("no pixel data")
-    assert "secondary capture" in found["capture.dcm"]
+    assert "secondary capture" in found["shot.dcm"]
     assert "gap" in found["gap"]
     assert "tilt" in found["tilt"]
     kept = run(folder, replace(PLAIN, gaps="resample", tilt="correct"), patient="header")
