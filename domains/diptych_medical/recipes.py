@@ -29,7 +29,8 @@ class NTXent:
     """Two views of an image attract, all others of the batch repel (Chen et al. 2020, SimCLR).
 
     Args:
-        spatial: rotation, scale, crops and flips of a view; None for none.
+        spatial: rotation, scale, crops and flips of a view; None for none. By default up to 15 degrees, scale 0.9 to
+            1.1 and crops of 0.3 to 1; a config that gives some of it takes the rest from Spatial itself.
         intensity: changes of intensity, in this order; by default Brightness, Gamma, Blur and Noise of
             diptych_medical.views.
         probability: of each change of intensity, for each image.
@@ -80,7 +81,8 @@ class BYOL:
     """One view predicts what a slowly moving average of the encoder makes of another (Grill et al. 2020).
 
     Args:
-        spatial: rotation, scale, crops and flips of a view; None for none.
+        spatial: rotation, scale, crops and flips of a view; None for none. By default up to 15 degrees, scale 0.9 to
+            1.1 and crops of 0.3 to 1; a config that gives some of it takes the rest from Spatial itself.
         intensity: changes of intensity, in this order; by default Brightness, Gamma, Blur and Noise of
             diptych_medical.views.
         probability: of each change of intensity, for each image.
@@ -123,7 +125,8 @@ class DenseCL:
     volumes in batches of a few a queue of earlier means is what there is to compare with.
 
     Args:
-        spatial: rotation, scale, crops and flips of a view; None for none.
+        spatial: rotation, scale, crops and flips of a view; None for none. By default up to 15 degrees, scale 0.9 to
+            1.1 and crops of 0.3 to 1; a config that gives some of it takes the rest from Spatial itself.
         intensity: changes of intensity, in this order; by default Brightness, Gamma, Blur and Noise of
             diptych_medical.views.
         probability: of each change of intensity, for each image.
@@ -199,7 +202,8 @@ class PixPro:
     Trains the encoder's ``grid``; its ``whole`` rows only where they are made of the same layers.
 
     Args:
-        spatial: rotation, scale, crops and flips of a view; None for none.
+        spatial: rotation, scale, crops and flips of a view; None for none. By default up to 15 degrees, scale 0.9 to
+            1.1 and crops of 0.3 to 1; a config that gives some of it takes the rest from Spatial itself.
         intensity: changes of intensity, in this order; by default Brightness, Gamma, Blur and Noise of
             diptych_medical.views.
         probability: of each change of intensity, for each image.

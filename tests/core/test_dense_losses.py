@@ -436,6 +436,17 @@ def test_pixel_consistency_equals_its_loop(points: int | None) -> None:
     assert -4 <= loss.item() < 0
 
 
+def test_the_larger_cells_say_what_is_near() -> None:
+    z = torch.ones(1, 2, 3)
+    at, other = torch.tensor([[[0.0], [50.0]]]), torch.tensor([[[1.0], [90.0]]])
+    small, large = torch.ones(1), torch.full((1,), 2.0)
+    for one, two in ((small, large), (large, small)):
+        views = (Dense(z[:, 0], z, z, at, one),), (Dense(z[:, 0], z, z, other, two),)
+        assert PixelConsistency(distance=0.7)(*views, batch(located(1))).item() == pytest.approx(-2)
+    views = (Dense(z[:, 0], z, z, at, small),), (Dense(z[:, 0], z, z, other, small),)
+    assert PixelConsistency(distance=0.7)(*views, batch(located(1))).item() == 0
+
+
 def test_propagation_is_a_predictor_with_gradient_to_its_rows() -> None:
     torch.manual_seed(0)
     propagation = Propagation(WIDTH).double()

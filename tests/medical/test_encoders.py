@@ -114,6 +114,13 @@ def test_a_row_of_the_network_can_stand_for_the_sample() -> None:
     assert grid.shape == (2, 128, 8, 8)
 
 
+def test_a_level_is_read_before_what_follows_changes_it_in_place() -> None:
+    encoder = Monai(1, 2, network=NETS + "resnet18", level="layer1", whole_level="bn1").eval()
+    network = encoder.network
+    expected = network.bn1(network.conv1(images(2))).flatten(2).mean(2)
+    torch.testing.assert_close(encoder(images(2)).whole, expected)
+
+
 def test_modules_behind_the_level_are_not_run_and_get_no_gradient() -> None:
     encoder = Monai(1, 2, network=NETS + "resnet18", level="layer2")
     encoder(images(2)).grid.sum().backward()
