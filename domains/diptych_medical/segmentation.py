@@ -219,7 +219,7 @@ def _linear(
                 joined([kept[int(index)] for index in trial.train_images(task, seeds)]),
                 classes,
                 steps=options.steps,
-                batch=2 * options.voxels,
+                batch=options.voxels,
                 rate=options.head_rate,
                 seed=task.repeat,
                 device=options.device,

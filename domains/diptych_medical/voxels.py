@@ -17,7 +17,8 @@ from diptych.evaluation.frozen import torch_seed
 from diptych_medical.evaluated import Labels
 
 STRUCTURES = 0.5  # share of an image's drawn voxels that may be taken from its structures
-MOST_FOR_TREES = 100_000  # voxels; more make the trees slow and hardly better
+MOST_FOR_TREES = 50_000  # voxels; more make the trees slow and hardly better
+ROUNDS, RATE = 50, 0.2  # of boosting
 
 
 class Drawn(NamedTuple):
@@ -90,9 +91,10 @@ def fit_head(
     features = voxels.features.float().to(device)
     labels, shares = voxels.labels.to(device), voxels.weights.to(device)
     shares = shares / shares.sum()
-    mean = (features * shares[:, None]).sum(0, dtype=torch.float64)
-    spread = ((features - mean) ** 2 * shares[:, None]).sum(0).sqrt().clamp_min(1e-6)
-    features = ((features - mean) / spread).float()
+    mean = (features * shares[:, None]).sum(0)  # shares are float64, so sums are
+    features = features - mean.float()
+    spread = (features**2 * shares[:, None]).sum(0).sqrt().clamp_min(1e-6)
+    features = features / spread.float()
     edges = shares.cumsum(0)
     with torch_seed(seed):
         head = nn.Linear(features.shape[1], classes).to(device)
@@ -146,7 +148,9 @@ class VoxelClassifier:
         generator = np.random.default_rng(seed)
         rows = generator.permutation(len(voxels.labels))[:MOST_FOR_TREES]
         self.known = np.unique(voxels.labels.numpy()[rows])
-        self._trees: Any = HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
+        self._trees: Any = HistGradientBoostingClassifier(
+            max_iter=ROUNDS, learning_rate=RATE, early_stopping=False, random_state=seed
+        )
         if len(self.known) > 1:  # a single class needs no trees
             self._trees.fit(
                 voxels.features.numpy()[rows],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import references_masks as naive
 import synthetic_images as synthetic
 import torch
 from monai.losses.dice import DiceCELoss
+from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+from monai.metrics.surface_dice import compute_surface_dice
 from phantoms import phantoms
+from torch.nn import functional as F
 
 from diptych.errors import ConfigError, DataError
 from diptych.evaluation.table import Table
@@ -50,6 +54,21 @@ def test_scores_equal_plain_loops(shape: tuple[int, ...], seed: int) -> None:
         )
     assert found["Dice"] == pytest.approx((found["Dice bright"] + found["Dice dark"]) / 2)
     assert dice(one, other, CLASSES)["Dice"] == pytest.approx(found["Dice"])
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (6, 9, 7)])
+def test_scores_are_those_of_monais_own_functions(shape: tuple[int, ...]) -> None:
+    one, other = random_masks(shape, 5)
+    spacing = (0.9, 1.0, 2.0)[: len(shape)]
+    found = agreement(one, other, CLASSES, spacing, tolerance=1.2)
+    predicted, truth = (F.one_hot(torch.from_numpy(k), 3).movedim(-1, 0)[None].float() for k in (one, other))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
+        distance = compute_hausdorff_distance(predicted, truth, percentile=95, spacing=spacing)[0]
+        surface = compute_surface_dice(predicted, truth, [1.2, 1.2], spacing=spacing)[0]
+    for number, name in enumerate(CLASSES[1:]):
+        assert found[f"HD95 {name}"] == pytest.approx(float(distance[number]), rel=1e-5)
+        assert found[f"surface Dice {name}"] == pytest.approx(float(surface[number]), abs=1e-6)
 
 
 def test_scores_of_shapes_apart_within_a_larger_image() -> None:
