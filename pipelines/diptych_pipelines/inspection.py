@@ -17,7 +17,8 @@ from diptych.settings.shipped import find_config
 from diptych.study import Samples, Study
 from diptych_pipelines.commands import Call
 
-SHOWN = 20  # lines of quarantine, and values of a fact
+SHOWN = 20  # lines of quarantine, and values of a label
+SHOWN_OF_FACTS = 6
 
 
 def inspect(
@@ -88,7 +89,7 @@ def _facts(manifest: Manifest) -> Iterator[str]:
     names = sorted({name for entry in manifest.entries for name in entry.facts} - {"content"})
     for name in names:
         values = [entry.facts[name] for entry in manifest.entries if name in entry.facts]
-        yield f"  {name}: {_values(pd.Series([_plain(each) for each in values]))}"
+        yield f"  {name}: {_values(pd.Series([_plain(each) for each in values]), SHOWN_OF_FACTS)}"
 
 
 def _plain(value: Any) -> Any:
@@ -99,15 +100,15 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _values(column: pd.Series[Any]) -> str:
+def _values(column: pd.Series[Any], shown: int = SHOWN) -> str:
     """How often each value occurs, or the range of many numbers; and how many are missing."""
     present = column.dropna()
     counts = Counter(present)
     missing = f"; missing {len(column) - len(present)}" if len(present) < len(column) else ""
     if pd.api.types.is_numeric_dtype(present) and len(counts) > 8:
         return f"{present.min():g} to {present.max():g}, mean {present.mean():.4g}{missing}"
-    listed = "; ".join(f"{value} ({count})" for value, count in counts.most_common(SHOWN))
-    more = f"; and {len(counts) - SHOWN} more values" if len(counts) > SHOWN else ""
+    listed = "; ".join(f"{value} ({count})" for value, count in counts.most_common(shown))
+    more = f"; and {len(counts) - shown} more values" if len(counts) > shown else ""
     return f"{listed or 'none'}{more}{missing}"
 
 
