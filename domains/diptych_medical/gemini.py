@@ -44,6 +44,7 @@ from diptych_medical.warp import Convention, warp
 
 MOVES = Spatial(rotation=(20.0,), scale=(0.75, 1.25))  # as released
 CORRUPTION = Corruption()
+RELEASED_GUARD = 1e-6  # of the logarithm of probabilities
 
 
 class Smoothness(nn.Module):
@@ -139,7 +140,8 @@ class GEMINI:
     Args:
         variant: what the second phase does: restore a corrupted image ("mip"), or segment a labelled one ("semi").
         convention: "aligned" reads voxels where the flow says, so that a flow of 0 is the identity; "official" as
-            the released code does, for its weights, with integrate 0.
+            the released code does, for its weights and figures, with integrate 0; its first flows and its guard of
+            logarithms go with it.
         integrate: squarings that make a flow of the deformer's field as a velocity (7 is usual): it hardly folds and
             can be undone. 0 takes the field as the displacement itself, as released.
         symmetric: with integrate, makes the velocity of b to a minus that of a to b, so that the two flows undo each
@@ -317,8 +319,9 @@ class GEMINI:
             return "restorer", Pass(
                 online=Restore(encoder, head, self.spatial, self.corruption), terms=[term]
             )
+        entropy = CrossEntropy(self.output, RELEASED_GUARD if self.convention == "official" else 0.0)
         terms = [
-            Term(name="cross_entropy", objective=CrossEntropy(self.output), weight=self.second),
+            Term(name="cross_entropy", objective=entropy, weight=self.second),
             Term(name="dice", objective=DiceLoss(self.output), weight=self.second),
         ]
         return "segmenter", Pass(online=Segment(encoder, head, self.spatial, self.classes), terms=terms)

@@ -113,8 +113,6 @@ class Registration(nn.Module):
             ConfigError: the encoder's map is not of the size of its images.
         """
         features = dense(self._encoder[0], images)
-        with torch.autocast(images.device.type, enabled=False):
-            features = features.to(torch.promote_types(features.dtype, torch.float32))
         flows, fields = self._flows(features)
         masks = inside(flows, convention=self.convention)
         if self.projector is not None:
@@ -127,7 +125,7 @@ class Registration(nn.Module):
         The first carries a into the frame of b, ``warp(a, flow, convention=self.convention)`` lying over b; the
         second the other way.
         """
-        flows, _ = self._flows(dense(self._encoder[0], torch.cat([a, b])).float())
+        flows, _ = self._flows(dense(self._encoder[0], torch.cat([a, b])))
         first, second = flows.chunk(2)
         return first, second
 
@@ -152,7 +150,7 @@ def coarse(features: Tensor) -> Tensor:
 
 
 def dense(encoder: nn.Module, images: Tensor) -> Tensor:
-    """The encoder's ``grid`` (n, w, *space) of images (n, c, *space).
+    """The encoder's ``grid`` (n, w, *space) of images (n, c, *space), in at least float32.
 
     Raises:
         ConfigError: there is none, or it is not of the images' size.
@@ -165,7 +163,7 @@ def dense(encoder: nn.Module, images: Tensor) -> Tensor:
             f"{' x '.join(map(str, images.shape[2:]))}; {type(encoder).__name__} gives {came}. Choose a level of "
             "full size, or diptych_medical.unet.UNet"
         )
-    return grid
+    return grid.to(torch.promote_types(grid.dtype, torch.float32))
 
 
 class AlignPairs(nn.Module):

@@ -122,21 +122,26 @@ class Segment(nn.Module):
 class CrossEntropy(nn.Module):
     """Mean over known voxels and classes of the cross-entropy; for "sigmoid" of a yes or no for every class.
 
-    The released code takes log(p + 1e-6), which gives no gradient where the network is wrong and sure of it; here
-    the logarithm is exact.
+    Args:
+        output: one class a voxel, or any of them.
+        guard: added to the probabilities of "softmax" before the logarithm. The released code has 1e-6, with which
+            voxels that are wrong and sure of it get no gradient; 0 takes the logarithm exactly.
     """
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, guard: float = 0.0) -> None:
         super().__init__()
         self.output: Output = output
+        self.guard = guard
 
     def forward(self, online: Segmented, target: object, batch: Views) -> Tensor:
         """The term of segmented images; 0 where no voxel is known."""
         onehot, known = targets(online, self.output)
-        if self.output == "softmax":
-            losses = -onehot * functional.log_softmax(online.scores, 1)
-        else:
+        if self.output == "sigmoid":
             losses = functional.binary_cross_entropy_with_logits(online.scores, onehot, reduction="none")
+        elif self.guard:
+            losses = -onehot * (online.scores.softmax(1) + self.guard).log()
+        else:
+            losses = -onehot * online.scores.log_softmax(1)
         classes = online.scores.shape[1]
         return (losses * known).sum() / (classes * known.sum()).clamp(min=1)
 
