@@ -8,17 +8,17 @@ Letters: n samples, p and q positions of two maps, w width, d dimensions, m anch
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from diptych.losses.contrast import contrast
 from diptych.losses.similarity import full_precision, unit_rows
-from diptych.losses.tiles import logits, plan
+from diptych.losses.tiles import Plan, logits, plan, refuse_second_derivative
 from diptych.types import Rows
 
-# Every block adds to the gradient of all keys; fewer rows than these would spend the time on that.
-FEWEST_ROWS = 64
+LIFT = 1e-6  # a power below 1 has an infinite slope at 0
 
 
 @torch.no_grad()
@@ -96,15 +96,15 @@ def propagate(
 ) -> Tensor:
     """PixPro's smoothing: sum_j max(cos(query_i, key_j), 0)^power value_j / |value_j|, (n, p, w).
 
-    Source: Xie et al. 2021, equations 4 and 5; as released, values are normalised and the sum is not divided. The
-    backward pass makes the similarities again, a block of rows at a time, so that memory grows with p, not p q.
+    Source: Xie et al. 2021, equations 4 and 5; as released, values are normalised and the sum is not divided. It
+    is made in tiles, twice, so that memory grows with p and q, not with p q, and can be differentiated once.
 
     Args:
         queries: (n, p, width), keys (n, q, width), values (n, q, w); in PixPro queries are the keys.
         keys: see there.
         values: see there.
         power: sharpness, above 0; below 1 the cosines are raised by 1e-6, whose power has a finite slope.
-        block: rows at a time; chosen from a memory budget when None.
+        block: rows and columns of a tile; chosen from a memory budget when None.
 
     Raises:
         ValueError: shapes that do not fit, or a power not above 0.
@@ -114,27 +114,67 @@ def propagate(
         raise ValueError(f"every key needs a value, got {tuple(keys.shape)} and {tuple(values.shape)}")
     if not power > 0:
         raise ValueError(f"power must be above 0, got {power}")
-    with torch.autocast(queries.device.type, enabled=False):
-        a, k, v = unit_rows(queries), unit_rows(keys), unit_rows(values)
-        budget = plan(a, k.shape[1], bounded=True)
-        rows = block or max(FEWEST_ROWS, budget.rows * budget.columns // (a.shape[0] * k.shape[1] + 1))
-        parts = torch.split(a, rows, dim=1)
-        if len(parts) == 1:
-            return _propagated(a, k, v, power)
-        made = [
-            checkpoint(_propagated, part, k, v, power, use_reentrant=False, preserve_rng_state=False)
-            for part in parts
-        ]
-        return torch.cat(made, dim=1)
+    a, k, v = unit_rows(queries), unit_rows(keys), unit_rows(values)
+    dtype = torch.promote_types(torch.promote_types(a.dtype, k.dtype), v.dtype)
+    cuts = plan(a, k.shape[1], bounded=True, block=block)
+    smooth: Tensor = _Propagate.apply(a.to(dtype), k.to(dtype), v.to(dtype), power, cuts)  # type: ignore[no-untyped-call]
+    return smooth
 
 
-def _propagated(a: Tensor, k: Tensor, v: Tensor, power: float) -> Tensor:
-    similar = (a @ k.mT).clamp(min=0)
+class _Propagate(torch.autograd.Function):
+    """Sums over tiles of similarities, which the backward pass makes again; products go into buffers.
+
+    With s_ij = max(cos, 0), f(s) = s^power and G the gradient of the output: that of v_j is sum_i f(s_ij) G_i, that of
+    s_ij is f'(s_ij) G_i v_j.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, k: Tensor, v: Tensor, power: float, cuts: Plan) -> Tensor:
+        """The sums (n, p, w) of unit rows a (n, p, width), k (n, q, width) and v (n, q, w)."""
+        smooth = a.new_zeros(*a.shape[:2], v.shape[2])
+        buffer = cuts.buffer(a)
+        for chunk in cuts.chunks(a.shape[0]):
+            for _, rows, columns in cuts.tiles(chunk, a.shape[1], k.shape[1]):
+                similar = logits(a[chunk, rows], k[chunk, columns], buffer).clamp_(min=0)
+                smooth[chunk, rows].baddbmm_(_raised_(similar, power), v[chunk, columns])
+        ctx.save_for_backward(a, k, v)
+        ctx.power, ctx.cuts = power, cuts
+        return smooth
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        """Tiles again, each for its rows and its columns."""
+        refuse_second_derivative()
+        a, k, v = ctx.saved_tensors
+        cuts, power = ctx.cuts, ctx.power
+        grad_a, grad_k, grad_v = torch.zeros_like(a), torch.zeros_like(k), torch.zeros_like(v)
+        buffer, other = cuts.buffer(a), cuts.buffer(a)
+        for chunk in cuts.chunks(a.shape[0]):
+            for _, rows, columns in cuts.tiles(chunk, a.shape[1], k.shape[1]):
+                similar = logits(a[chunk, rows], k[chunk, columns], buffer).clamp_(min=0)
+                raised = _raised_(other[: similar.numel()].view(similar.shape).copy_(similar), power)
+                grad_v[chunk, columns].baddbmm_(raised.mT, g[chunk, rows])
+                slope = _slope_(similar, power).mul_(logits(g[chunk, rows], v[chunk, columns], other))
+                grad_a[chunk, rows].baddbmm_(slope, k[chunk, columns])
+                grad_k[chunk, columns].baddbmm_(slope.mT, a[chunk, rows])
+        return grad_a, grad_k, grad_v, None, None
+
+
+def _raised_(similar: Tensor, power: float) -> Tensor:
+    """Powers of numbers of 0 and more, in place."""
     if power == 2:
-        similar = similar.square()
-    elif power != 1:
-        similar = (similar + (1e-6 if power < 1 else 0)) ** power
-    return similar @ v
+        return similar.square_()
+    return similar if power == 1 else similar.add_(LIFT if power < 1 else 0).pow_(power)
+
+
+def _slope_(similar: Tensor, power: float) -> Tensor:
+    """The derivative of :func:`_raised_` in place; 0 at 0, where cosines are cut off."""
+    if power == 2:
+        return similar.mul_(2)
+    positive = similar > 0
+    if power == 1:
+        return similar.copy_(positive)
+    return similar.add_(LIFT if power < 1 else 0).pow_(power - 1).mul_(power).mul_(positive)
 
 
 def consistency(
