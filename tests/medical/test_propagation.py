@@ -17,7 +17,8 @@ from diptych.errors import ConfigError
 from diptych.evaluation.table import Table
 from diptych_medical.carry import Labelled, carry
 from diptych_medical.evaluated import labelled_images
-from diptych_medical.propagation import propagation, stacks_of
+from diptych_medical.propagation import propagation
+from diptych_medical.stacks import stacks_of
 
 FAST: dict[str, Any] = {"seeds": 2, "draws": 100, "distances": (1, 3), "radius": 3, "device": "cpu"}
 

@@ -18,8 +18,9 @@ from diptych.errors import ConfigError, DataError, UserError
 from diptych.evaluation.table import Table
 from diptych_medical.evaluated import labelled_images, patients_at
 from diptych_medical.gemini import GEMINI
+from diptych_medical.pairs import draw_pairs, pair_scores
 from diptych_medical.recipe import ImageStudy
-from diptych_medical.registration import draw_pairs, pair_scores, registration
+from diptych_medical.registration import registration
 from diptych_medical.unet import UNet
 
 CPU = torch.device("cpu")
