@@ -59,7 +59,7 @@ def gathered(rows: Tensor, at: Corners) -> Tensor:
     return functional.embedding_bag(at.row, rows, mode="sum", per_sample_weights=at.weights)
 
 
-def by_places(by_weights: Tensor, at: Corners) -> Tensor:
+def places_gradient(by_weights: Tensor, at: Corners) -> Tensor:
     """The gradient (d, r) of places from that of their corners' weights (r, k)."""
     found: list[Tensor] = []
     corner = by_weights.t()

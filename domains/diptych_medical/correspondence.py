@@ -10,14 +10,14 @@ Letters: m = 2 n images (n pairs), w width of features, d = 2 or 3 dimensions, p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from diptych_medical.corners import Corners, by_places, corners, gathered, spread
+from diptych_medical.corners import Corners, corners, gathered, places_gradient, spread
 from diptych_medical.similarity import inverse_length
 from diptych_medical.warp import Convention, grid, source, source_gradient
 
@@ -75,7 +75,10 @@ def warped_similarity(
 
 
 class _WarpedSimilarity(torch.autograd.Function):
-    """Gradients are found on the way forward, so that blocks are read once and nothing else is kept."""
+    """Gradients are found on the way forward, so that blocks are read once and no warped map is kept.
+
+    The first backward pass hands them on and forgets them; a second one, of a retained graph, finds them anew.
+    """
 
     @staticmethod
     def forward(
@@ -88,95 +91,119 @@ class _WarpedSimilarity(torch.autograd.Function):
         convention: Convention,
         graded: bool,
     ) -> Tensor:
-        wanted = [graded and needed for needed in ctx.needs_input_grad[:2]]
-        work = _work(features, flow, mask, convention, wanted)
-        with torch.autocast(flow.device.type, enabled=False):
-            agreement = torch.stack([_direct(work, images, feature_weight) for images in _chunks(work)]).sum()
-        by_features = None if work.by_features is None else work.by_features.view_as(features)
-        by_flow = None if work.by_places is None else work.by_places.view_as(flow)
-        if by_flow is not None:
-            by_flow = source_gradient(by_flow, flow.shape[2:], convention).mul_(flow_weight)
-        ctx.save_for_backward(None if by_features is None else by_features.to(features.dtype), by_flow)
+        ctx.options = (feature_weight, convention, [graded and each for each in ctx.needs_input_grad[:2]])
+        ctx.flow_weight = flow_weight
+        ctx.save_for_backward(features, flow, mask)
+        agreement, ctx.found = _compared(features, flow, mask, *ctx.options)
         return (feature_weight + flow_weight) * (2 - agreement)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        found = [None if each is None else each * gradient.to(each.dtype) for each in ctx.saved_tensors]
-        return *found, None, None, None, None, None
+        features, flow, mask = ctx.saved_tensors
+        found, ctx.found = ctx.found, None
+        rows, by_places = found or _compared(features, flow, mask, *ctx.options)[1]
+        by_flow = None
+        if by_places is not None:
+            by_flow = source_gradient(by_places.view_as(flow), flow.shape[2:], ctx.options[1])
+            by_flow = by_flow * (gradient * ctx.flow_weight)
+        return _channels_first(rows, features, gradient), by_flow, None, None, None, None, None
+
+
+class _Found(NamedTuple):
+    """Gradients of minus the agreement; None where nobody asks."""
+
+    by_rows: list[Tensor] | None  # of the features, per chunk of images (images * p, w), already weighed
+    by_places: Tensor | None  # (m, d, p): of where voxels are read
 
 
 class _Work(NamedTuple):
-    """What the blocks read and write; gradients are None where nobody asks."""
+    """What the blocks read and write."""
 
     space: Sequence[int]
     features: Tensor  # (m, w, p)
     places: Tensor  # (m, d, p): where a voxel's partner is read
     weights: Tensor  # (m, p): of a voxel in the mean of its direction
-    by_features: Tensor | None  # (m, w, p): of the loss
-    by_places: Tensor | None  # (m, d, p): of minus the agreement
+    feature_weight: float
+    found: _Found
 
 
-def _work(
-    features: Tensor, flow: Tensor, mask: Tensor, convention: Convention, wanted: Sequence[bool]
-) -> _Work:
-    space = features.shape[2:]
+def _compared(
+    features: Tensor,
+    flow: Tensor,
+    mask: Tensor,
+    feature_weight: float,
+    convention: Convention,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, _Found]:
+    """The mean cosines of both directions, added, and their gradients."""
+    space, width = features.shape[2:], features.shape[1]
     totals = mask.view(2, -1).sum(1).clamp(min=1.0)  # a direction is one mean over its half of the images
     weights = (mask.view(2, -1) / totals[:, None]).view(mask.shape[0], -1)
     places = source(grid(space, flow.device) + flow, space, convention).flatten(2)
-    flat = features.flatten(2)
-    by_features = torch.zeros(flat.shape, dtype=flow.dtype, device=flat.device) if wanted[0] else None
-    return _Work(space, flat, places, weights, by_features, torch.empty_like(places) if wanted[1] else None)
+    chunks = _chunks(places)
+    sizes = [(images.stop - images.start) * places.shape[2] for images in chunks]
+    found = _Found(
+        [places.new_zeros(size, width) for size in sizes] if wanted[0] else None,
+        torch.empty_like(places) if wanted[1] else None,
+    )
+    work = _Work(space, features.flatten(2), places, weights, feature_weight, found)
+    with torch.autocast(flow.device.type, enabled=False):
+        agreements = [_direct(work, chunks, number) for number in range(len(chunks))]
+    return torch.stack(agreements).sum(), found
 
 
-def _chunks(work: _Work) -> Iterator[slice]:
-    """Images whose features are held channels last together; never of both directions."""
-    m, p = work.weights.shape
-    together = max(1, (CPU_CHUNK if work.places.device.type == "cpu" else DEVICE_CHUNK) // p)
-    for begin in (0, m // 2):
-        for start in range(begin, begin + m // 2, together):
-            yield slice(start, min(start + together, begin + m // 2))
+def _chunks(places: Tensor) -> list[slice]:
+    """Images whose features are held channels last together: as many, one for one, of either direction."""
+    half, p = places.shape[0] // 2, places.shape[2]
+    together = max(1, (CPU_CHUNK if places.device.type == "cpu" else DEVICE_CHUNK) // p)
+    starts = range(0, half, together)
+    return [slice(s + b, min(s + together, half) + b) for b in (0, half) for s in starts]
 
 
-def _direct(work: _Work, images: slice, feature_weight: float) -> Tensor:
+def _direct(work: _Work, chunks: Sequence[slice], number: int) -> Tensor:
     """The weighted cosines of a chunk of images with their partners, summed; adds to the gradients."""
-    m, width, p = work.features.shape
-    half = m // 2
-    partners = slice((images.start + half) % m, (images.start + half) % m + images.stop - images.start)
-    count = images.stop - images.start
-    rows = work.features[images].transpose(1, 2).to(work.places.dtype).reshape(count * p, width)
-    by_rows = None if work.by_features is None else torch.zeros_like(rows)
-    values = CPU_BLOCK if work.places.device.type == "cpu" else DEVICE_BLOCK
-    step = max(values // (width * count), 1)
+    images, other = chunks[number], (number + len(chunks) // 2) % len(chunks)
+    count, (_, width, p) = images.stop - images.start, work.features.shape
+    rows = _as_rows(work.features[images], work.places.dtype)
+    step = max((CPU_BLOCK if rows.device.type == "cpu" else DEVICE_BLOCK) // (width * count), 1)
     first = (torch.arange(count, device=rows.device) * p)[:, None]
     agreements = []
     for start in range(0, p, step):
         at = slice(start, min(start + step, p))
         read = work.places[images, :, at].transpose(0, 1).flatten(1)
         around = corners(read, work.space, first.expand(-1, at.stop - start).reshape(-1))
-        found = _agreement(
-            rows,
-            around,
-            _as_rows(work.features[partners, :, at], rows.dtype),
-            work.weights[images, at].reshape(-1, 1),
-            work.by_places is not None,
-        )
-        agreements.append(found.total)
-        if work.by_places is not None:
-            moved = by_places(found.by_weights, around)
-            work.by_places[images, :, at] = moved.view(-1, count, at.stop - start).transpose(0, 1)
-        if work.by_features is not None and by_rows is not None:
-            spread(by_rows, found.by_moved, around, feature_weight)
-            own = found.by_fixed.view(count, at.stop - start, width).transpose(1, 2)
-            work.by_features[partners, :, at].add_(own, alpha=feature_weight)
-    if work.by_features is not None and by_rows is not None:
-        work.by_features[images] += by_rows.view(count, p, width).transpose(1, 2)
+        fixed = _as_rows(work.features[chunks[other], :, at], rows.dtype)
+        weights = work.weights[images, at].reshape(-1, 1)
+        by_rows, by_places = work.found
+        compared = _agreement(rows, around, fixed, weights, by_places is not None)
+        agreements.append(compared.total)
+        if by_places is not None:
+            moved = places_gradient(compared.by_weights, around)
+            by_places[images, :, at] = moved.view(-1, count, at.stop - start).transpose(0, 1)
+        if by_rows is not None:
+            spread(by_rows[number], compared.by_moved, around, work.feature_weight)
+            own = by_rows[other].view(count, p, width)[:, at]
+            own.add_(compared.by_fixed.view_as(own), alpha=work.feature_weight)
     return torch.stack(agreements).sum()
 
 
-def _as_rows(block: Tensor, dtype: torch.dtype) -> Tensor:
+def _as_rows(maps: Tensor, dtype: torch.dtype) -> Tensor:
     """(images, w, voxels) as (images * voxels, w)."""
-    return block.transpose(1, 2).to(dtype).reshape(-1, block.shape[1])
+    return maps.transpose(1, 2).to(dtype).reshape(-1, maps.shape[1])
+
+
+def _channels_first(rows: list[Tensor] | None, features: Tensor, factor: Tensor) -> Tensor | None:
+    """Rows of all chunks times a factor, laid out like the features; each chunk is let go when copied."""
+    if rows is None:
+        return None
+    whole = torch.empty_like(features)
+    done = 0
+    while rows:
+        chunk = rows.pop(0).mul_(factor).view(-1, *features.shape[2:], features.shape[1])
+        whole[done : done + len(chunk)] = chunk.movedim(-1, 1)
+        done += len(chunk)
+    return whole
 
 
 class _Agreement(NamedTuple):

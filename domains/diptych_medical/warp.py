@@ -55,19 +55,15 @@ def sample_at(
     """
     _check(x, coordinates, mode, padding, convention)
     exact = torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else torch.float32
-    places = source(coordinates.to(exact), x.shape[2:], convention)
-    if x.shape[0] != places.shape[0]:
-        x = x.expand(places.shape[0], *x.shape[1:])
+    if x.shape[0] != coordinates.shape[0]:
+        x = x.expand(coordinates.shape[0], *x.shape[1:])
     if mode == "nearest":
-        return _nearest(x, places, padding)
+        return _nearest(x, source(coordinates.to(exact), x.shape[2:], convention), padding)
+    normalised = _normalised(coordinates.to(exact), x.shape[2:], convention)
     with torch.autocast(x.device.type, enabled=False):
-        sizes = x.shape[2:]
-        last_axis_first = [(2 * at + 1) / size - 1 for at, size in zip(places.unbind(1), sizes, strict=True)][
-            ::-1
-        ]
         return functional.grid_sample(
             x.to(exact),
-            torch.stack(last_axis_first, -1),
+            torch.stack(normalised[::-1], -1),
             mode="bilinear",
             padding_mode=padding,
             align_corners=False,
@@ -104,14 +100,25 @@ def source(coordinates: Tensor, space: Sequence[int], convention: Convention) ->
     """
     if convention == "aligned":
         return coordinates
+    normalised = _normalised(coordinates, space, convention)
+    return torch.stack([((at + 1) * size - 1) / 2 for at, size in zip(normalised, space, strict=True)], 1)
+
+
+def _normalised(coordinates: Tensor, space: Sequence[int], convention: Convention) -> list[Tensor]:
+    """Per axis what ``grid_sample`` takes for voxel centres: -1 and 1 are the outer faces of the border voxels.
+
+    In the official convention every rounding is that of the released code: a place that rounds across a voxel
+    has another slope. Sizes stay numbers of the host, so that a GPU needs none of them copied and waited for.
+    """
+    axes = list(zip(coordinates.unbind(1), space, strict=True))
+    if convention == "aligned":
+        return [(2 * at + 1) / size - 1 for at, size in axes]
     if min(space) < 2:
         raise ValueError(
             f"the official convention needs at least 2 voxels along every axis, got {tuple(space)}; "
             "use convention aligned"
         )
-    # Numbers of the host, one axis at a time, so that a GPU needs none of them copied and waited for.
-    moved = [at * (size / (size - 1)) - 0.5 for at, size in zip(coordinates.unbind(1), space, strict=True)]
-    return torch.stack(moved, 1)
+    return [2 * (at / (size - 1) - 0.5) for at, size in axes]
 
 
 def source_gradient(gradient: Tensor, space: Sequence[int], convention: Convention) -> Tensor:

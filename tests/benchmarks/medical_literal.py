@@ -72,8 +72,11 @@ def literal_gss(moved: Tensor, fixed: Tensor, mask: Tensor) -> Tensor:
     return 1 - ((x * y).sum(1, keepdim=True) * mask).sum() / mask.sum()
 
 
-def literal_head(pair: Pair) -> Tensor:
-    """0.4 L_smo + 0.8 L_gss + 1.0 L_gvs of both directions."""
+def literal_head(pair: Pair, ncc_type: torch.dtype = torch.float32) -> Tensor:
+    """0.4 L_smo + 0.8 L_gss + 1.0 L_gvs of both directions.
+
+    ``ncc_type`` float64 shows what the correlation would be without the cancellation of its variances.
+    """
     smooth = literal_smoothness(pair.flow_ab) + literal_smoothness(pair.flow_ba)
     similarity, semantic = torch.zeros(()), torch.zeros(())
     directions = [
@@ -82,7 +85,8 @@ def literal_head(pair: Pair) -> Tensor:
     ]
     for moving, fixed, moving_features, fixed_features, flow in directions:
         mask = literal_warp(torch.ones_like(moving), flow, "nearest").detach()
-        similarity = similarity + literal_ncc(literal_warp(moving, flow), fixed, mask)
+        warped = literal_warp(moving, flow)
+        similarity = similarity + literal_ncc(warped.to(ncc_type), fixed.to(ncc_type), mask)
         semantic = semantic + 0.1 * literal_gss(
             literal_warp(moving_features, flow.detach()), fixed_features, mask
         )
