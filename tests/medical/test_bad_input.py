@@ -213,19 +213,21 @@ def test_dicom_files_that_are_no_images(tmp_path: Path) -> None:
     capture = data_set(SECONDARY, series="capture")
     put_pixels(capture, noise((8, 8)))
     save(capture, folder / "shot.dcm")
-    write_series(folder / "gap", noise((6, 8, 8), 1), [0, 1, 2, 5, 6, 7], series="gap")
+    write_series(folder / "hole", noise((6, 8, 8), 1), [0, 1, 2, 5, 6, 7], series="hole")
+    write_series(folder / "gap", noise((6, 8, 8), 3), [0, 1, 2.3, 3.3, 4.6, 5.6], series="gap")
     write_series(folder / "tilt", noise((6, 8, 8), 2), drift=(0.0, 0.3), series="tilt")
     (folder / "broken.dcm").write_bytes(b"\0" * 200)
     found = {
         path.split("/")[0]: reason for path, reason in quarantined(run(folder, patient="header")).items()
     }
-    assert set(found) == {"report.dcm", "shot.dcm", "gap", "tilt", "broken.dcm"}
+    assert set(found) == {"report.dcm", "shot.dcm", "hole", "gap", "tilt", "broken.dcm"}
     assert found["report.dcm"].startswith("no pixel data")
     assert "secondary capture" in found["shot.dcm"]
-    assert "gap" in found["gap"]
+    assert found["hole"].startswith("missing slices")
+    assert found["gap"].startswith("unequal gaps")
     assert "tilt" in found["tilt"]
     kept = run(folder, replace(PLAIN, gaps="resample", tilt="correct"), patient="header")
-    assert len(kept) == 3
+    assert len(kept) == 4
 
 
 def test_two_patients_in_one_folder(tmp_path: Path) -> None:
@@ -253,11 +255,16 @@ def test_two_patients_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_volumes_smaller_than_the_crop(folder: Path) -> None:
-    write_nifti(folder / "small.nii.gz", noise((10, 6, 12), 40))
+    write_nifti(folder / "good00.nii.gz", noise((10, 6, 12), 40))  # not the last of all
     crop = replace(PLAIN, crop=(8.0, 8.0, 8.0), small="reject")
     assert quarantined(run(folder, crop)) == {
-        "small.nii.gz": "smaller than the crop: 10 x 6 x 12 voxels, the crop has 8 x 8 x 8 (image.small: pad keeps it)"
+        "good00.nii.gz": "smaller than the crop: 10 x 6 x 12 voxels, the crop has 8 x 8 x 8 (image.small: pad keeps it)"
     }
+    alone = run(folder, crop, include=["good2*"]).samples.ids
+    rest = run(folder, crop)
+    assert rest.samples.ids["recording"].tolist()[2] == alone["recording"][0]
+    assert rest.samples.ids["recording"].nunique() == 3
+    np.testing.assert_array_equal(rest.image(2), run(folder, crop, include=["good2*"]).image(0))
     padded = run(folder, replace(crop, small="pad"))
     assert len(padded) == 4
     small = next(i for i in range(4) if padded.shape(i) == (10, 6, 12))

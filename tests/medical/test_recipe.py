@@ -16,7 +16,16 @@ from diptych.data.loading import Draw
 from diptych.errors import ConfigError
 from diptych.method import Method, OptimizerFactory, ScheduleFactory
 from diptych.types import Encoded, Views
-from diptych_medical.recipe import Crops, ImageStudy, Loading, RandomCrops, Simulation, build, uniform
+from diptych_medical.recipe import (
+    Crops,
+    ImageStudy,
+    Loading,
+    RandomCrops,
+    Simulation,
+    build,
+    labelled_images,
+    uniform,
+)
 from diptych_medical.simulate import CLASSES, simulate
 from diptych_medical.source import Imaging, Label, Masks, Source
 
@@ -198,12 +207,23 @@ def test_labelled_images_are_those_of_so_many_patients(phantoms: Path) -> None:
         labelled(99)
 
 
+def test_all_slices_of_the_labelled_patients_are_used(phantoms: Path) -> None:
+    flat = Imaging(dims=2, slices="axial", crop=(20.0, 20.0))
+    images = study(phantoms, image=flat, masks=replace(MASKS, empty="keep")).images
+    train = images.samples.where("train")
+    chosen = labelled_images(images, train, 3)
+    owners = images.groups["patient"]
+    assert len(np.unique(owners[chosen])) == 3
+    np.testing.assert_array_equal(chosen, train[np.isin(owners[train], owners[chosen])])
+
+
 def test_plain_batches_are_in_order_and_cut_from_the_middle(phantoms: Path) -> None:
     made = study(phantoms)
     indices = np.array([7, 2, 2, 11])
     (views,) = made.plain(indices)
     assert views.groups["sample"].tolist() == indices.tolist()
     np.testing.assert_array_equal(views.views[0], made.images.batch(indices)[0])
+    assert not made.plain(indices).position.shared  # type: ignore[attr-defined]  # every process embeds all
     assert_equal(loaded(made.plain(indices)), [Batch(indices.tolist(), views.views[0], views.groups["mask"])])
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from image_files import noise, write_nifti, write_series
@@ -89,21 +90,28 @@ def test_images_masks_and_labels_of_a_folder_are_found(phantoms: Path) -> None:
     assert all(bool(flag) == path.startswith("masks/") for path, flag in side.items())
 
 
-def test_boxes_are_cut_and_padded_as_by_hand(phantoms: Path) -> None:
-    data = simulated(phantoms, replace(RAW, crop=(28.0, 44.0, 24.0)))  # 14 x 22 x 12 voxels of 2 mm
-    assert data.crop_shape == (14, 22, 12)
-    indices = np.array([5, 0, 5])
-    corners = np.array([[1, -3, 2], [-2, 0, 4], [3, -1, 0]])
-    x, masks = data.batch(indices, corners)
-    assert masks is not None
-    assert (x.dtype, masks.dtype) == (np.float32, np.int64)
+def test_boxes_are_cut_and_padded_as_by_hand(tmp_path: Path) -> None:
+    for seed, shape in enumerate([(9, 8, 12), (13, 20, 16), (16, 24, 11)]):
+        write_nifti(tmp_path / "data" / f"{seed}.nii", noise(shape, seed), np.diag([2.0, 2, 2, 1]))
+        write_nifti(
+            tmp_path / "data" / f"{seed}_m.nii", noise(shape, seed + 9) // 1001 + 1, np.diag([2.0, 2, 2, 1])
+        )
+    masks = Masks(files="{record}_m.nii")
+    data = run(tmp_path / "data", replace(RAW, crop=(28.0, 44.0, 24.0)), masks)
+    assert data.crop_shape == (14, 22, 12)  # voxels of 2 mm
+    indices = np.array([2, 0, 1, 2])
+    corners = np.array([[1, -3, 2], [-2, 0, 4], [-2, -7, 0], [3, -1, -2]])
+    x, maps = data.batch(indices, corners)
+    assert maps is not None
+    assert (x.dtype, maps.dtype) == (np.float32, np.int64)
     for row, index in enumerate(indices.tolist()):
         image, mask = data.image(index), data.mask(index)
         assert mask is not None
         corner = tuple(corners[row].tolist())
         low = float(image.min())  # unscaled images go on with their lowest value
+        assert low < -900
         np.testing.assert_array_equal(x[row, 0], box_by_loops(image[0], corner, data.crop_shape, low))
-        np.testing.assert_array_equal(masks[row], box_by_loops(mask, corner, data.crop_shape, -1))
+        np.testing.assert_array_equal(maps[row], box_by_loops(mask, corner, data.crop_shape, -1))
 
 
 def test_boxes_lie_in_the_middle_or_at_relative_places(phantoms: Path) -> None:
@@ -403,6 +411,8 @@ def test_simulated_volumes_are_the_same_every_time(phantoms: Path, tmp_path: Pat
     other = simulate(tmp_path / "again", patients=8, side=16, workers=1)
     for path in phantoms.rglob("*.*"):
         assert (other / path.relative_to(phantoms)).read_bytes() == path.read_bytes()
+    codes = [nibabel.aff2axcodes(nibabel.load(path).affine) for path in sorted((other / "images").iterdir())]
+    assert codes == [tuple("RAS"), tuple("LPS")] * 4
     assert simulate(other, patients=8, side=16, workers=1) == other
     with pytest.raises(DataError, match="holds other files than this simulation"):
         simulate(other, patients=4, side=16, workers=1)
