@@ -152,20 +152,22 @@ def likeness_picture(
     own, other = (np.einsum("c,c...->...", chosen, _unit(each)) for each in features)
     best = tuple(int(place) for place in np.unravel_index(int(other.argmax()), other.shape))
     there = cut_through(best, cut.spacing, cut.axis or 0) if cut.axis is not None else cut
-    figure = Figure(figsize=(4 * _PANEL, _PANEL + 0.5), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(4 * _PANEL, _PANEL + 0.2), dpi=_DPI, layout="constrained")
     panels = figure.subplots(1, 4)
     low, high = _range(*images)
+    least = min(float(np.quantile(each, 0.05)) for each in (own, other))
     for place, (image, likeness, mark, seen) in enumerate(
         ((images[0], own, tuple(point), cut), (images[1], other, best, there))
     ):
         left, right = panels[2 * place], panels[2 * place + 1]
         seen.show(left, image, cmap="gray", vmin=low, vmax=high)
-        shown = seen.show(right, likeness, cmap="magma", vmin=min(0.0, float(own.min())), vmax=1.0)
+        shown = seen.show(right, likeness, cmap="magma", vmin=min(least, 0.99), vmax=1.0)
         for panel in (left, right):
             panel.plot(*seen.at(mark), "+", color="cyan", markersize=12, markeredgewidth=1.8)
     panels[0].set_title("image, chosen point")
     panels[1].set_title("likeness to the point")
-    panels[2].set_title("partner, most alike")
+    where = "" if there.axis is None else f", slice {there.place}"
+    panels[2].set_title(f"partner, most alike{where}")
     panels[3].set_title(f"likeness, best {float(other.max()):.3f}")
     figure.colorbar(shown, ax=panels[3], shrink=0.8)
     _finish(figure, panels, cut, path)
