@@ -123,6 +123,16 @@ def test_what_was_not_measured_is_not_in_the_table() -> None:
             table.score("x", metric)
 
 
+def test_too_few_patients_for_intervals_are_named() -> None:
+    """Two patients make one pair: half of the resamples draw one of them twice, which holds no pair."""
+    row = Scored(name="x", scores={"Dice": np.array([[0.5]])})
+    table = compare_units([row], [("a", "b")], title="t", metrics=["Dice"], level="pair")
+    assert table.score("x", "Dice").low is None
+    assert any("2 patients are too few" in note and "hold no pair" in note for note in table.notes)
+    single = compare_units([row], [("a",)], title="t", metrics=["Dice"])
+    assert not any("too few" in note for note in single.notes)
+
+
 def test_scores_of_another_shape_are_refused() -> None:
     row = Scored(name="x", scores={"Dice": np.zeros((1, 3))})
     with pytest.raises(ValueError, match=r"'Dice' of 'x' are \(1, 3\); expected \(repeats, 2\)"):

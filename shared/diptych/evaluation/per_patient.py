@@ -20,6 +20,8 @@ from diptych.evaluation.comparison import Measured, differences, measured_scores
 from diptych.evaluation.metrics import Floats
 from diptych.evaluation.table import Column, Row, Table
 
+MOST_EMPTY = 0.01  # share of undefined resamples beyond which ``bootstrap.interval`` gives none
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
@@ -106,7 +108,7 @@ def compare_units(
         rows=rows,
         test_patients=len(units.counts),
         test_samples=len(units.owners),
-        notes=list(dict.fromkeys(notes)),
+        notes=list(dict.fromkeys([*notes, *_without_intervals(units, level)])),
     )
 
 
@@ -143,6 +145,17 @@ def _units(owners: Sequence[tuple[str, ...]], draws: int, seed: int) -> _Units:
     names, rows = np.unique(np.array(owners, dtype=np.str_), return_inverse=True)
     places = rows.reshape(len(owners), -1).astype(np.int64)
     return _Units(places, patient_draws([None] * len(names), draws, seed))
+
+
+def _without_intervals(units: _Units, level: str) -> list[str]:
+    """A note where so few patients are tested that resamples of them are often empty."""
+    empty = float((units.counts[units.owners].prod(axis=1).sum(axis=0) == 0).mean())
+    if empty <= MOST_EMPTY:
+        return []
+    return [
+        f"no intervals and differences: {len(units.counts)} patients are too few, {empty:.1%} of their resamples "
+        f"hold no {level}"
+    ]
 
 
 def _measure(contender: Scored, units: _Units, metrics: Sequence[str], level: str) -> dict[Column, Measured]:
