@@ -19,6 +19,7 @@ from diptych.domain import Domain
 from diptych.errors import UserError
 from diptych.evaluation.embeddings import embed
 from diptych.evaluation.table import Table
+from diptych.recipes import grid_width_of
 from diptych.runs import Run
 from diptych.settings.config import read_yaml
 from diptych.settings.plans import RUN_SECTIONS, plan
@@ -239,8 +240,9 @@ def _encoder_problems(study: Study, indices: Indices) -> Iterator[str]:
             rows.ndim != 2 or rows.shape[1] != width or expected[0] not in (None, len(rows))
         ):
             yield f"encoder: {name} has shape {tuple(rows.shape)}, expected ({expected[0] or 'm'}, {width})"
-    if encoded.grid is not None and tuple(encoded.grid.shape[:2]) != (count, width):
-        yield f"encoder: grid has shape {tuple(encoded.grid.shape)}, expected ({count}, {width}, *space)"
+    wide = grid_width_of(encoder)
+    if encoded.grid is not None and tuple(encoded.grid.shape[:2]) != (count, wide):
+        yield f"encoder: grid has shape {tuple(encoded.grid.shape)}, expected ({count}, {wide}, *space)"
 
 
 def _baseline_problems(study: Study, indices: Indices) -> Iterator[str]:

@@ -13,7 +13,7 @@ class Encoded(NamedTuple):
 
     whole: Tensor  # (n, width): one row per sample
     parts: Tensor | None = None  # (m, width): one row per part of a ragged sample (atom, net, pin)
-    grid: Tensor | None = None  # (n, width, *space): dense map where parts lie on a grid (time, 2D, 3D)
+    grid: Tensor | None = None  # (n, grid_width, *space): dense map where parts lie on a grid (time, 2D, 3D)
 
 
 class Views(NamedTuple):
@@ -43,7 +43,10 @@ class Rows(NamedTuple):
 
 
 class Encoder(Protocol):
-    """A network with a ``width`` that turns one view into :class:`Encoded`; an ``nn.Module`` in practice."""
+    """A network with a ``width`` that turns one view into :class:`Encoded`; an ``nn.Module`` in practice.
+
+    Where its ``grid`` is of another width than its ``whole`` rows it says so as ``grid_width``.
+    """
 
     width: int
 
