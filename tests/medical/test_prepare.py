@@ -16,13 +16,11 @@ from diptych.data.readable import Unreadable
 from diptych.errors import ConfigError
 from diptych_medical import geometry
 from diptych_medical.image import Image, ImageHeader
+from diptych_medical.intensity import check_voxels, content_hash, scaled
 from diptych_medical.prepare import (
     Stored,
-    check_voxels,
     classes_of,
-    content_hash,
     prepare_image,
-    scaled,
     slices_of,
     to_input_space,
     write_prediction,

@@ -77,7 +77,7 @@ def test_lesions_in_nrrd_keep_their_volume_and_place(cache: Path) -> None:
             place = np.argwhere(mask == 1).mean(axis=0)
             affine = data.stored(i).affine
             centres.append(affine[:3, :3] @ place + affine[:3, 3])
-        assert abs(volumes[1] / volumes[0] - 1) < 0.08  # the lesions have few slices, of 6.5 mm
+        assert abs(volumes[1] / volumes[0] - 1) < 0.15  # the smallest has 143 voxels
         assert np.abs(centres[1] - centres[0]).max() < 0.5  # mm
 
 
