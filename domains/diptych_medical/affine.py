@@ -146,7 +146,8 @@ def register_affine(
     """Classical affine registration of n pairs by gradient descent: matrices (n, d, d + 1).
 
     Each pair is registered on its own, coarse to fine, all at once. The answer is the best of all steps at the last
-    factor by the measure, the identity among them, so never worse than not moving. Also under ``torch.no_grad``.
+    factor by the measure, the identity among them, so never worse than not moving. Gradient modes outside
+    do not matter.
 
     Args:
         fixed: images (n, c, *space) to be matched.
@@ -167,14 +168,17 @@ def register_affine(
         )
     if steps < 1 or not factors:
         raise ValueError(f"registration needs steps and factors, got {steps} and {list(factors)}")
-    fixed, moving, space = fixed.detach().float(), moving.detach().float(), fixed.shape[2:]
-    best = torch.zeros(fixed.shape[0], parameter_count(len(space)), device=fixed.device)
-    for factor in factors:
-        pair = _shrunk(fixed, factor), _shrunk(moving, factor)
-        identity = _dissimilarity(torch.zeros_like(best), *pair, measure, limits)
-        found, lowest = _descend(best, *pair, steps, rate, measure, limits)
-        best = torch.where((lowest < identity)[:, None], found, 0.0)
-    return affine_matrix(best, space, limits)
+    space, device = fixed.shape[2:], fixed.device
+    with torch.inference_mode(False), torch.enable_grad():
+        # Copies made here may be differentiated even where the originals come from inference.
+        fixed, moving = fixed.detach().float().clone(), moving.detach().float().clone()
+        best = torch.zeros(fixed.shape[0], parameter_count(len(space)), device=device)
+        for factor in factors:
+            pair = _shrunk(fixed, factor), _shrunk(moving, factor)
+            identity = _dissimilarity(torch.zeros_like(best), *pair, measure, limits)
+            found, lowest = _descend(best, *pair, steps, rate, measure, limits)
+            best = torch.where((lowest < identity)[:, None], found, 0.0)
+        return affine_matrix(best, space, limits)
 
 
 def _descend(
@@ -185,8 +189,7 @@ def _descend(
     optimizer = torch.optim.Adam([parameters], lr=rate)
     best, lowest = start, torch.full_like(start[:, 0], torch.inf)
     for step in range(steps + 1):
-        with torch.enable_grad():
-            losses = _dissimilarity(parameters, fixed, moving, measure, limits)
+        losses = _dissimilarity(parameters, fixed, moving, measure, limits)
         better = losses.detach() < lowest
         lowest = torch.where(better, losses.detach(), lowest)
         best = torch.where(better[:, None], parameters.detach(), best)

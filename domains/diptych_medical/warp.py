@@ -59,15 +59,15 @@ def sample_at(
         x = x.expand(coordinates.shape[0], *x.shape[1:])
     if mode == "nearest":
         return _nearest(x, source(coordinates.to(exact), x.shape[2:], convention), padding)
-    normalised = _normalised(coordinates.to(exact), x.shape[2:], convention)
+    normalised = torch.stack(_normalised(coordinates.to(exact), x.shape[2:], convention)[::-1], -1)
+    out, dims = coordinates.shape[2:], x.ndim - 2
+    if len(out) != dims:  # a list of places, or a grid of other dimensions than the image
+        normalised = normalised.reshape(len(normalised), -1, *[1] * (dims - 1), dims)
     with torch.autocast(x.device.type, enabled=False):
-        return functional.grid_sample(
-            x.to(exact),
-            torch.stack(normalised[::-1], -1),
-            mode="bilinear",
-            padding_mode=padding,
-            align_corners=False,
+        found = functional.grid_sample(
+            x.to(exact), normalised, mode="bilinear", padding_mode=padding, align_corners=False
         )
+    return found if len(out) == dims else found.reshape(*found.shape[:2], *out)
 
 
 def warp(x: Tensor, flow: Tensor, **same: Any) -> Tensor:
