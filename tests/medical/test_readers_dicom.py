@@ -409,3 +409,15 @@ def test_files_without_the_mark_are_read(tmp_path: Path) -> None:
     for path in write_series(tmp_path, volume):
         path.write_bytes(path.read_bytes()[132:])
     assert np.array_equal(load(tmp_path).data[0], volume.transpose(2, 1, 0))
+
+
+def test_damage_is_said_without_the_path(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "Jane_Doe.dcm"
+    path.write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 400)
+    found = readers.find([path], tmp_path, reading=Reading(dims=3))
+    with pytest.raises(Unreadable) as refused:
+        readers.read_header(*found.items[0], Reading(dims=3))
+    said = [str(refused.value), caplog.text, *(str(each.message) for each in recwarn)]
+    assert not any("Jane" in text for text in said)

@@ -6,6 +6,7 @@ shared or one per frame (DICOM PS3.3 C.7.6.16).
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +30,10 @@ _SECONDARY = (
 _TOLERATED = (
     "Expected (explicit|implicit) VR, but found",
     "The pixel data is .* excess padding",
+    "End of file reached before delimiter",  # said with the path; what is missing then is noticed
     ".*(unknown escape sequence|encod|Specific Character Set)",  # of texts such as names, which nobody sees
 )
+LOGGER = logging.getLogger("pydicom")
 _FIELDS = (
     "PatientSex", "PatientAge", "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality", "Modality",
     "StudyDescription", "SeriesDescription", "ProtocolName", "SequenceName", "ContrastBolusAgent", "Manufacturer",
@@ -60,7 +63,14 @@ def tolerant() -> Iterator[None]:
     with warnings.catch_warnings():
         for message in _TOLERATED:
             warnings.filterwarnings("ignore", message=message, category=UserWarning)
-        yield
+        before, LOGGER.disabled = (
+            LOGGER.disabled,
+            True,
+        )  # pydicom logs each warning too, with paths and header texts
+        try:
+            yield
+        finally:
+            LOGGER.disabled = before
 
 
 def open_file(path: Path, *, pixels: bool = False) -> Any:
