@@ -19,6 +19,7 @@ from diptych_medical.evaluated import Labels
 STRUCTURES = 0.5  # share of an image's drawn voxels that may be taken from its structures
 MOST_FOR_TREES = 50_000  # voxels; more make the trees slow and hardly better
 ROUNDS, RATE = 50, 0.2  # of boosting
+BLOCK = 65_536  # voxels whose features are held in float64 at once
 
 
 class Drawn(NamedTuple):
@@ -88,13 +89,10 @@ def fit_head(
         seed: Of the batches.
         device: Where to train; returned on the CPU.
     """
-    features = voxels.features.float().to(device)
-    labels, shares = voxels.labels.to(device), voxels.weights.to(device)
-    shares = shares / shares.sum()
-    mean = (features * shares[:, None]).sum(0)  # shares are float64, so sums are
-    features = features - mean.float()
-    spread = (features**2 * shares[:, None]).sum(0).sqrt().clamp_min(1e-6)
-    features = features / spread.float()
+    features, labels = voxels.features.to(device), voxels.labels.to(device)
+    shares = voxels.weights.to(device) / voxels.weights.sum()
+    mean, spread = _moments(features, shares)
+    centre, scale = mean.float(), 1 / spread.float()
     edges = shares.cumsum(0)
     with torch_seed(seed):
         head = nn.Linear(features.shape[1], classes).to(device)
@@ -106,14 +104,24 @@ def fit_head(
             drawn = torch.rand(batch, device=device, dtype=torch.float64) * edges[-1]
             rows = torch.searchsorted(edges, drawn).clamp_max(len(labels) - 1)
             optimizer.zero_grad(set_to_none=True)
-            logits = head(features[rows])
+            logits = head((features[rows].float() - centre) * scale)
             torch.autograd.backward(overlap_loss(logits.T[None], labels[rows][None]))
             optimizer.step()
             schedule.step()
     with torch.no_grad():
-        head.weight.div_(spread.float())
+        head.weight.mul_(scale)
         head.bias.sub_((head.weight.double() @ mean).float())
     return head.cpu()
+
+
+def _moments(features: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and spread of features (m, width) with shares (m,), float64, some voxels at a time."""
+    blocks = list(zip(torch.split(features, BLOCK), torch.split(shares, BLOCK), strict=True))
+    mean = torch.stack([share @ block.double() for block, share in blocks]).sum(0)
+    variance = torch.stack([share @ (block.double() - mean) ** 2 for block, share in blocks]).sum(0)
+    # What varies by less than the stored type resolves is rounding, which is not to be blown up.
+    least = torch.finfo(features.dtype).eps * mean.abs()
+    return mean, torch.maximum(variance.sqrt(), least).clamp_min(1e-6)
 
 
 def overlap_loss(logits: Tensor, labels: Tensor) -> Tensor:
