@@ -25,6 +25,9 @@ from diptych_medical.evaluated import (
 from diptych_medical.features import VOXEL_FEATURES
 from diptych_medical.trial import INTENSITIES, PRETRAINED, Mode, Options, Task, Trial
 
+# Measured on hippocampus: a linear head is where it ends up after 500 such steps, at 0.03 far from it.
+HEAD_RATES: dict[Mode, float] = {"linear": 0.1, "finetune": 1e-3}
+
 
 def segmentation(
     study: Study,
@@ -34,9 +37,9 @@ def segmentation(
     patients: tuple[int, ...] = (0, 10, 5),
     seeds: int = 3,
     draws: int = 2000,
-    steps: int = 300,
+    steps: int = 500,
     rate: float = 1e-3,
-    head_rate: float = 3e-2,
+    head_rate: float | None = None,
     batch_size: int = 2,
     voxels: int = 8192,
     overlap: float = 0.5,
@@ -60,7 +63,8 @@ def segmentation(
         draws: Number of bootstrap resamples of the test patients.
         steps: Training steps, the same for every row and number of patients.
         rate: Learning rate (AdamW, cosine to 0) of the encoder with finetune.
-        head_rate: Learning rate of the head.
+        head_rate: Learning rate of the head; by default 0.1 with linear, where it converges, and 0.001 with
+            finetune.
         batch_size: Crops of a step with finetune.
         voxels: With linear, voxels of each labelled image whose features are kept.
         overlap: Share of a window that the next one repeats.
@@ -70,13 +74,15 @@ def segmentation(
             patients is tested on.
         device: Where to compute: auto, cpu, cuda.
     """
+    if mode not in HEAD_RATES:
+        raise ConfigError(f"mode is one of {', '.join(HEAD_RATES)}; got {mode!r}")
     if seeds < 1:
         raise ConfigError(f"the number of seeds is at least 1; got {seeds}")
     options = Options(
         mode=mode,
         steps=steps,
         rate=rate,
-        head_rate=head_rate,
+        head_rate=HEAD_RATES[mode] if head_rate is None else head_rate,
         batch_size=batch_size,
         voxels=voxels,
         overlap=overlap,

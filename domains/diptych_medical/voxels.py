@@ -125,10 +125,11 @@ def _moments(features: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def overlap_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy plus MONAI's Dice loss over all classes, of the labelled voxels alone.
+    """Cross-entropy plus MONAI's Dice loss of the structures, of the labelled voxels alone.
 
     MONAI's own DiceCELoss knows no unlabelled voxels; where all are labelled, this is its value with
-    ``batch=True``: Dice is that of the whole batch, for a crop often lacks a class.
+    ``include_background=False, batch=True``: the background's Dice is near 1 and would hide that a structure is
+    never predicted, and a crop often lacks a class.
 
     Args:
         logits: (n, classes, *space).
@@ -136,7 +137,9 @@ def overlap_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     known = (labels >= 0).unsqueeze(1)
     wanted = F.one_hot(labels.clamp_min(0), logits.shape[1]).movedim(-1, 1) * known
-    overlap: Tensor = DiceLoss(batch=True)(logits.float().softmax(1) * known, wanted.float())
+    overlap: Tensor = DiceLoss(include_background=False, batch=True)(
+        logits.float().softmax(1) * known, wanted.float()
+    )
     entropy = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum")
     return overlap + entropy / known.sum().clamp_min(1)
 

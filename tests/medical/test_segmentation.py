@@ -193,7 +193,9 @@ def test_small_structures_are_drawn_whole() -> None:
 def test_the_loss_is_monais_where_all_is_labelled() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 3, 5, 6), torch.randint(3, (2, 5, 6))
-    theirs = DiceCELoss(to_onehot_y=True, softmax=True, batch=True)(logits, labels[:, None])
+    theirs = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)(
+        logits, labels[:, None]
+    )
     torch.testing.assert_close(overlap_loss(logits, labels), theirs)
 
 
@@ -359,6 +361,7 @@ def test_unlabelled_images_are_not_used() -> None:
         ({"tolerance": -1.0}, "tolerance is at least 0"),
         ({"rate": 0.0}, "learning rates are above 0"),
         ({"seeds": 0}, "number of seeds"),
+        ({"mode": "probe"}, "one of linear, finetune; got 'probe'"),
     ],
 )
 def test_options_that_cannot_be_run_are_refused(options: dict[str, Any], message: str) -> None:
