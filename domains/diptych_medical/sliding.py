@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data.utils import compute_importance_map
-from monai.inferers import sliding_window_inference
+from monai.inferers.utils import sliding_window_inference
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
