@@ -144,8 +144,9 @@ class GEMINI:
             logarithms go with it.
         integrate: squarings that make a flow of the deformer's field as a velocity (7 is usual): it hardly folds and
             can be undone. 0 takes the field as the displacement itself, as released.
-        symmetric: with integrate, makes the velocity of b to a minus that of a to b, so that the two flows undo each
-            other.
+        symmetric: makes the velocity of b to a minus that of a to b, so that the two flows undo each other; by default
+            with integrate and without affine. Without it training may first learn to shift all images by half a
+            voxel whatever they show: interpolating blurs them, and blurred images correlate better.
         affine: finds a matrix before the deformation, as in GVSL (He et al. 2023), whose released head got no
             gradient.
         smooth: weight of the smoothness of the field.
@@ -173,7 +174,7 @@ class GEMINI:
     variant: Literal["mip", "semi"] = "mip"
     convention: Convention = "aligned"
     integrate: int = 7
-    symmetric: bool = False
+    symmetric: bool | None = None
     affine: bool = False
     smooth: float = 0.4
     similarity: float = 0.8
@@ -225,6 +226,10 @@ class GEMINI:
             raise ConfigError(
                 "symmetric is for velocities alone: set integrate to 7 and affine to false, or symmetric to false"
             )
+
+    @property
+    def _symmetric(self) -> bool:
+        return self.integrate > 0 and not self.affine if self.symmetric is None else self.symmetric
 
     @property
     def pairs(self) -> bool:
@@ -292,7 +297,7 @@ class GEMINI:
             projector=conv(width, self.similarity_width, 1) if self.similarity_width else None,
             convention=self.convention,
             steps=self.integrate,
-            symmetric=self.symmetric,
+            symmetric=self._symmetric,
         )
 
     def _terms(self) -> list[Term]:
