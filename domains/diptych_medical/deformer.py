@@ -52,6 +52,7 @@ class Deformer(nn.Module):
         self.flow = (nn.Conv2d if dims == 2 else nn.Conv3d)(32, dims, 3, padding=1)
         if still:
             nn.init.normal_(self.flow.weight, std=STILL)
+            assert self.flow.bias is not None
             nn.init.zeros_(self.flow.bias)
         else:
             kaiming(self.flow)
@@ -71,16 +72,17 @@ class Deformer(nn.Module):
         padded, place = pad_to_multiple(features, 4)
         first, second = padded.chunk(2)
         y = self._full_size(self._enter_both, channels_last(first), channels_last(second))
-        return self._decoded(y)[place]
+        fields: Tensor = self._decoded(y)[place]
+        return fields
 
     def _enter(self, joined: Tensor) -> Tensor:
         return self.c1(joined)
 
     def _enter_both(self, first: Tensor, second: Tensor) -> Tensor:
-        of_first, of_second = self.c1.conv.weight.split(self.width, dim=1)
-        even = self._half(first + second, of_first + of_second) + self.c1.conv.bias.view(
-            1, -1, *[1] * self.dims
-        )
+        of_first, of_second = torch.split(self.c1.conv.weight, self.width, dim=1)
+        bias = self.c1.conv.bias
+        assert bias is not None
+        even = self._half(first + second, of_first + of_second) + bias.view(1, -1, *[1] * self.dims)
         odd = self._half(first - second, of_first - of_second)
         return self.c1.after(channels_last(torch.cat([even + odd, even - odd])))
 

@@ -71,7 +71,8 @@ def _grouped(x: Tensor, size: int) -> tuple[Tensor, ...]:
         raise DataError(
             f"GEMINI learns from {kind}, batches of a multiple of {size} images, got {len(x)}; use the recipe's loader"
         )
-    return x.unflatten(0, (-1, size)).unbind(1)
+    groups: tuple[Tensor, ...] = torch.unflatten(x, 0, (-1, size)).unbind(1)
+    return groups
 
 
 class Registration(nn.Module):

@@ -168,8 +168,8 @@ class _OfJoined(torch.autograd.Function):
                 )
                 assert of_joined is not None
                 assert of_weight is not None
-                of_skip, of_large = of_joined.split(split, 1)
-                found = [of_skip, _upsample_gradient(of_large, small), *of_weight.split(split, 1)]
+                of_skip, of_large = torch.split(of_joined, split, 1)
+                found = [of_skip, _upsample_gradient(of_large, small), *torch.split(of_weight, split, 1)]
         cast = [each.to(given.dtype) for each, given in zip(found, inputs, strict=True) if each is not None]
         return (*cast, None if of_bias is None else of_bias.to(inputs[2].dtype), None)
 
@@ -253,7 +253,7 @@ class DoubleConv(nn.Module):
         return self.second.after(conv_of_activated(h, self.first.norm, self.second.conv))
 
 
-def kaiming(conv: nn.Module) -> None:
+def kaiming(conv: nn.Conv2d | nn.Conv3d) -> None:
     """He's normal initialisation of a convolution's weights; biases stay as torch draws them."""
     nn.init.kaiming_normal_(conv.weight)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -101,7 +101,8 @@ class UNet(nn.Module):
         deepest = small = levels.pop()
         for stage in self.up:
             skip = levels.pop()
-            small = stage.joined(skip, small) if levels else self._full_size(stage.joined, skip, small)
+            joined = cast(DoubleConv, stage).joined
+            small = joined(skip, small) if levels else self._full_size(joined, skip, small)
         grid = small[place]
         averaged = deepest if self.whole == "bottleneck" else grid
         return Encoded(averaged.flatten(2).mean(2), None, grid)
