@@ -72,11 +72,11 @@ class Deformer(nn.Module):
         padded, place = pad_to_multiple(features, 4)
         first, second = padded.chunk(2)
         y = self._full_size(self._enter_both, channels_last(first), channels_last(second))
-        fields: Tensor = self._decoded(y)[place]
-        return fields
+        return self._decoded(y)[place]
 
     def _enter(self, joined: Tensor) -> Tensor:
-        return self.c1(joined)
+        made: Tensor = self.c1(joined)
+        return made
 
     def _enter_both(self, first: Tensor, second: Tensor) -> Tensor:
         of_first, of_second = torch.split(self.c1.conv.weight, self.width, dim=1)
