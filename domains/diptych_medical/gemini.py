@@ -153,6 +153,8 @@ class GEMINI:
         similarity: weight of the geometric semantic similarity of features.
         feature_weight: within it, weight of the gradient of the features; that of the flow is 1.
         similarity_width: channels that features are projected to before they are compared; 0 compares themselves.
+        centre: takes each image's mean feature off before features are compared. Without it, as published, a
+            direction that all features share makes any two alike, which a short training finds first.
         image: weight of the local correlation of images.
         window: voxels of its window along every axis.
         inverse: weight of inverse consistency.
@@ -180,6 +182,7 @@ class GEMINI:
     similarity: float = 0.8
     feature_weight: float = 0.1
     similarity_width: int = 0
+    centre: bool = False
     image: float = 1.0
     window: int = 9
     inverse: float = 0.0
@@ -295,6 +298,7 @@ class GEMINI:
             Deformer(width, dims, still=self.convention == "aligned", checkpointing=self.checkpointing),
             affine=AffineHead(width, 2 if dims == 2 else 3) if self.affine else None,
             projector=conv(width, self.similarity_width, 1) if self.similarity_width else None,
+            centre=self.centre,
             convention=self.convention,
             steps=self.integrate,
             symmetric=self._symmetric,

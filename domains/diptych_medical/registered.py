@@ -83,6 +83,7 @@ class Registration(nn.Module):
         deformer: features of two images to a field.
         affine: finds a matrix first, on whose result the deformer works.
         projector: maps features to those that are compared; None compares the features themselves.
+        centre: takes each image's mean over voxels off the features that are compared.
         convention: how places are read (:data:`diptych_medical.warp.Convention`).
         steps: squarings that integrate the field as a velocity; 0 takes it as displacement.
         symmetric: makes the velocity of one direction minus that of the other, so that their flows undo each other.
@@ -95,6 +96,7 @@ class Registration(nn.Module):
         *,
         affine: AffineHead | None = None,
         projector: nn.Module | None = None,
+        centre: bool = False,
         convention: Convention = "aligned",
         steps: int = 7,
         symmetric: bool = False,
@@ -104,6 +106,7 @@ class Registration(nn.Module):
         self.deformer = deformer
         self.affine = affine
         self.projector = projector
+        self.centre = centre
         self.convention: Convention = convention
         self.steps, self.symmetric = steps, symmetric
 
@@ -118,6 +121,8 @@ class Registration(nn.Module):
         masks = inside(flows, convention=self.convention)
         if self.projector is not None:
             features = self.projector(features).to(features.dtype)
+        if self.centre:
+            features = features - features.mean(dim=tuple(range(2, features.ndim)), keepdim=True)
         return Registered(images, features, flows, fields, masks)
 
     def flows(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
