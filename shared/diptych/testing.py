@@ -106,7 +106,8 @@ def _declared(domain: Domain) -> Iterator[str]:
 def _recipe_problems(recipe: Callable[..., Any]) -> Iterator[str]:
     settings = settings_of(recipe)
     yield from (f"recipe: {each}" for each in _signature_problems(recipe, settings))
-    if get_type_hints(recipe).get("return") is not Study:
+    returned = get_type_hints(recipe).get("return")
+    if not (isinstance(returned, type) and issubclass(returned, Study)):
         yield "recipe: expected the return type diptych.study.Study"
     data = next((each for each in settings if each.name == "data"), None)
     form = form_of(data.hint) if data else None
@@ -196,8 +197,12 @@ def _view_problems(study: Study, indices: Indices) -> Iterator[str]:
 
 def _group_problems(groups: Mapping[str, Tensor]) -> Iterator[str]:
     for name, ids in groups.items():
-        if ids.dtype != torch.int64 or ids.ndim != 1:
-            yield f"groups[{name!r}] is {ids.dtype} of shape {tuple(ids.shape)}, expected int64 of shape (n,)"
+        of_positions = ids.ndim > 1 and len(ids) == len(groups["sample"])
+        if ids.dtype != torch.int64 or not (ids.ndim == 1 or of_positions):
+            yield (
+                f"groups[{name!r}] is {ids.dtype} of shape {tuple(ids.shape)}, expected int64 of shape (n,) or, "
+                "with an id for each position, (n, *space)"
+            )
 
 
 def _batch_problems(study: Study) -> Iterator[str]:

@@ -21,7 +21,8 @@ class Views(NamedTuple):
 
     ``groups["sample"]`` (n,) is always there and is unique over the whole data set, so that ids keep their
     meaning through gather and queue. Others are the domain's: ``"trial"`` (n,), ``"patient"`` (n,),
-    ``"point"`` (m,). All are int64; -1 means negative only: such a row is nobody's positive.
+    ``"point"`` (m,), ``"mask"`` (n, *space) with an id for each position of a dense map. All are int64; -1
+    means negative only: such a row is nobody's positive.
     """
 
     views: tuple[Any, ...]
