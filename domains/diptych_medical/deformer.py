@@ -16,11 +16,11 @@ from torch.utils.checkpoint import checkpoint
 
 from diptych_medical.stages import (
     ConvNorm,
-    channels_last,
     conv_of_activated,
     convolve,
     downsample,
     kaiming,
+    laid_out,
     pad_to_multiple,
 )
 
@@ -60,7 +60,7 @@ class Deformer(nn.Module):
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """The field that carries ``source`` into the frame of ``target``."""
         joined, place = pad_to_multiple(torch.cat([source, target], dim=1), 4)
-        return self._decoded(self._full_size(self._enter, channels_last(joined)))[place]
+        return self._decoded(self._full_size(self._enter, laid_out(joined)))[place]
 
     def both(self, features: Tensor) -> Tensor:
         """The fields of both directions between the halves of (2n, w, *space): of first to second, then back.
@@ -71,7 +71,7 @@ class Deformer(nn.Module):
         """
         padded, place = pad_to_multiple(features, 4)
         first, second = padded.chunk(2)
-        y = self._full_size(self._enter_both, channels_last(first), channels_last(second))
+        y = self._full_size(self._enter_both, laid_out(first), laid_out(second))
         return self._decoded(y)[place]
 
     def _enter(self, joined: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Deformer(nn.Module):
         assert bias is not None
         even = self._half(first + second, of_first + of_second) + bias.view(1, -1, *[1] * self.dims)
         odd = self._half(first - second, of_first - of_second)
-        return self.c1.after(channels_last(torch.cat([even + odd, even - odd])))
+        return self.c1.after(laid_out(torch.cat([even + odd, even - odd])))
 
     @staticmethod
     def _half(x: Tensor, weight: Tensor) -> Tensor:

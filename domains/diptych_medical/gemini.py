@@ -149,7 +149,8 @@ class GEMINI:
             voxel whatever they show: interpolating blurs them, and blurred images correlate better.
         affine: finds a matrix before the deformation, as in GVSL (He et al. 2023), whose released head got no
             gradient.
-        smooth: weight of the smoothness of the field.
+        smooth: weight of the smoothness of the field; 0.4 as released. On brain MR, 1 leaves a tenth of the folds or
+            less and warps labels no worse.
         similarity: weight of the geometric semantic similarity of features.
         feature_weight: within it, weight of the gradient of the features; that of the flow is 1.
         similarity_width: channels that features are projected to before they are compared; 0 compares themselves.
@@ -178,7 +179,7 @@ class GEMINI:
     integrate: int = 7
     symmetric: bool | None = None
     affine: bool = False
-    smooth: float = 0.4
+    smooth: float = 1.0
     similarity: float = 0.8
     feature_weight: float = 0.1
     similarity_width: int = 0

@@ -25,10 +25,10 @@ SLOPE = 0.2  # of LeakyReLU below 0
 CHANNELS_A_GROUP = 8
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """The same map with its channels last in memory, on a CPU; on other devices as it is."""
+def laid_out(x: Tensor) -> Tensor:
+    """The same map with its channels last in memory on a CPU, first on other devices: what group norms there take."""
     if x.device.type != "cpu":
-        return x
+        return x.contiguous()
     return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
 
 
@@ -91,12 +91,13 @@ class _OfActivated(torch.autograd.Function):
                 grad, cast, weight.to(ctx.dtype), [True, ctx.needs_input_grad[4], ctx.needs_input_grad[5]]
             )
             assert of_active is not None
-            of_norm = torch.ops.aten.leaky_relu_backward(of_active.to(active.dtype), active, SLOPE, True)
+            of_norm = laid_out(of_active.to(active.dtype))
+            torch.ops.aten.leaky_relu_backward.grad_input(of_norm, active, SLOPE, True, grad_input=of_norm)
             del active, cast, of_active
             n, channels = h.shape[:2]
             of_h, of_scale, of_shift = torch.ops.aten.native_group_norm_backward(
                 of_norm,
-                _full(h),
+                laid_out(_full(h)),
                 mean,
                 deviation,
                 scale,
@@ -121,7 +122,7 @@ def _activated(h: Tensor, scale: Tensor, shift: Tensor, groups: int) -> tuple[Te
     """leaky_relu(group_norm(h)), and the mean and 1 / deviation of every group."""
     n, channels = h.shape[:2]
     normed, mean, deviation = torch.ops.aten.native_group_norm(
-        _full(h), scale, shift, n, channels, h[0, 0].numel(), groups, 1e-5
+        laid_out(_full(h)), scale, shift, n, channels, h[0, 0].numel(), groups, 1e-5
     )
     return functional.leaky_relu_(normed, SLOPE), mean, deviation
 
@@ -197,7 +198,7 @@ class ConvNorm(nn.Module):
 
     def before(self, x: Tensor) -> Tensor:
         """The convolution alone, before the norm."""
-        return channels_last(self.conv(x))
+        return laid_out(self.conv(x))
 
     def after(self, h: Tensor) -> Tensor:
         """The norm and the activation of what a convolution gave, in at least float32."""

@@ -20,8 +20,8 @@ from diptych.types import Encoded
 from diptych_medical.stages import (
     CHANNELS_A_GROUP,
     DoubleConv,
-    channels_last,
     downsample,
+    laid_out,
     pad_to_multiple,
 )
 
@@ -95,7 +95,7 @@ class UNet(nn.Module):
                 f"{'depth, ' if self.dims == 3 else ''}height, width), got {tuple(x.shape)}"
             )
         padded, place = pad_to_multiple(x, self.multiple)
-        levels = [self._full_size(self.enter, channels_last(padded))]
+        levels = [self._full_size(self.enter, laid_out(padded))]
         for stage in self.down:
             levels.append(stage(downsample(levels[-1])))
         deepest = small = levels.pop()

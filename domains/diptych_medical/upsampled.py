@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,70 +35,106 @@ def upsample(x: Tensor) -> Tensor:
     )
 
 
+class Readings(NamedTuple):
+    """What every tap reads along an axis of some voxels, and how its gradient goes back."""
+
+    forth: Tensor  # (TAPS, 2 size, size); what lies beyond the border is 0
+    back: Tensor  # (TAPS, size, 2 size): the transpose
+    joined_forth: Tensor  # (2 size, size * TAPS): all taps at once
+    joined_back: Tensor  # (size * TAPS, 2 size)
+
+
 @lru_cache(maxsize=64)
-def _readings(size: int, corners: bool, dtype: torch.dtype) -> Tensor:
-    """What every tap reads along an axis of ``size`` voxels: (TAPS, 2 size, size); rows beyond the border are 0."""
+def _readings(size: int, corners: bool, dtype: torch.dtype) -> Readings:
+    """The readings of an axis, between the centres of its corner voxels or between its edges."""
     lines = torch.eye(size, dtype=dtype)[:, None]
     spread = functional.interpolate(lines, scale_factor=2, mode="linear", align_corners=corners)[:, 0].T
     bordered = functional.pad(spread, (0, 0, 1, 1))
-    return torch.stack([bordered[tap : tap + 2 * size] for tap in range(TAPS)])
+    forth = torch.stack([bordered[tap : tap + 2 * size] for tap in range(TAPS)])
+    joined = forth.permute(1, 2, 0).flatten(1)
+    return Readings(forth, forth.mT.contiguous(), joined, joined.T.contiguous())
 
 
-def _last_axis(readings: Tensor) -> Tensor:
-    """The readings of the innermost axis as one matrix (2 size, size * TAPS)."""
-    return readings.permute(1, 2, 0).flatten(1)
+def _axes(small: Tensor) -> list[Readings]:
+    return [_readings(size, small.ndim == 5, small.dtype) for size in small.shape[2:]]
+
+
+def _taps_first(weight: Tensor) -> Tensor:
+    """(o, c, *3) as (*3 of all axes but the last, c, 3 of the last axis, o)."""
+    outer = range(2, weight.ndim - 1)
+    return weight.permute(*outer, 1, weight.ndim - 1, 0).contiguous()
+
+
+def _buffers(small: Tensor, outputs: int) -> list[Tensor]:
+    """Room for what each axis hands to the one outside of it, and for the mixed channels; used for every tap again."""
+    n, _, *sizes = small.shape
+    rooms, outside = [], n
+    for axis, size in enumerate(sizes[:-1]):
+        outside *= size
+        rooms.append(small.new_empty(outside, *(2 * each for each in sizes[axis + 1 :]), outputs))
+    return [*rooms, small.new_empty(outside, sizes[-1] * TAPS, outputs)]
 
 
 def conv_of_upsampled(small: Tensor, weight: Tensor) -> Tensor:
     """``conv(upsample(small), weight, padding=1)``: (n, c, *small), (o, c, *3) to (n, o, *large), without gradient."""
-    matrices = [_readings(size, small.ndim == 5, small.dtype) for size in small.shape[2:]]
-    spread = _spread(small.movedim(1, -1).contiguous(), weight.movedim(0, -1), matrices)
-    return spread.movedim(-1, 1)
+    n, _, *sizes = small.shape
+    outputs = weight.shape[0]
+    result = small.new_empty(n, *(2 * size for size in sizes), outputs)
+    x = small.movedim(1, -1).contiguous()
+    _spread(result, x, _taps_first(weight), _axes(small), _buffers(small, outputs))
+    return result.movedim(-1, 1)
 
 
 def conv_of_upsampled_gradients(grad: Tensor, small: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of ``small`` and ``weight`` from that of :func:`conv_of_upsampled`."""
-    matrices = [_readings(size, small.ndim == 5, small.dtype) for size in small.shape[2:]]
-    of_small, of_weight = _gather(
-        grad.movedim(1, -1).contiguous(),
-        small.movedim(1, -1).contiguous(),
-        weight.movedim(0, -1),
-        matrices,
-    )
-    return of_small.movedim(-1, 1), of_weight.movedim(-1, 0)
+    x, taps = small.movedim(1, -1).contiguous(), _taps_first(weight)
+    of_x, of_taps = torch.zeros_like(x), torch.empty_like(taps)
+    buffers = _buffers(small, weight.shape[0])
+    _gather(of_x, of_taps, grad.movedim(1, -1).contiguous(), x, taps, _axes(small), buffers)
+    axes = weight.ndim - 2
+    return of_x.movedim(-1, 1), of_taps.permute(axes + 1, axes - 1, *range(axes - 1), axes)
 
 
-def _spread(x: Tensor, weight: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """x (n, *small, c) and weight (c, *3, o) to (n, *large, o), one axis after the other."""
-    n, size, (matrix, *inner) = x.shape[0], x.shape[1], matrices
-    outputs = weight.shape[-1]
+def _spread(
+    result: Tensor, x: Tensor, taps: Tensor, axes: Sequence[Readings], buffers: Sequence[Tensor]
+) -> None:
+    """Write what x (n, *small, c) and taps (*3, c, 3, o) make into result (n, *large, o), an axis inside another."""
+    n, size = x.shape[:2]
+    (axis, *inner), (buffer, *others) = axes, buffers
     if not inner:
-        mixed = x.flatten(0, 1) @ weight.flatten(1)
-        return torch.matmul(_last_axis(matrix), mixed.view(n, size * TAPS, outputs))
-    large = [2 * each for each in x.shape[1:-1]]
-    result = x.new_empty(n, large[0], prod(large[1:]) * outputs)
+        torch.mm(x.flatten(0, 1), taps.flatten(1), out=buffer.view(n * size, -1))
+        torch.bmm(axis.joined_forth.expand(n, -1, -1), buffer, out=result)
+        return
+    lines = result.view(n, 2 * size, -1)
     for tap in range(TAPS):
-        part = _spread(x.flatten(0, 1), weight[:, tap], inner).view(n, size, -1)
-        result.baddbmm_(matrix[tap].expand(n, -1, -1), part, beta=0 if tap == 0 else 1)
-    return result.view(n, *large, outputs)
+        _spread(buffer, x.flatten(0, 1), taps[tap], inner, others)
+        matrix = axis.forth[tap].expand(n, -1, -1)
+        lines.baddbmm_(matrix, buffer.view(n, size, -1), beta=0 if tap == 0 else 1)
 
 
-def _gather(grad: Tensor, x: Tensor, weight: Tensor, matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The transpose of :func:`_spread`: grad (n, *large, o) to the gradients of x and of weight."""
-    n, size, (matrix, *inner) = x.shape[0], x.shape[1], matrices
-    outputs = weight.shape[-1]
+def _gather(
+    of_x: Tensor,
+    of_taps: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    taps: Tensor,
+    axes: Sequence[Readings],
+    buffers: Sequence[Tensor],
+) -> None:
+    """The transpose of :func:`_spread`: adds to of_x (n, *small, c) and writes of_taps, from grad (n, *large, o)."""
+    n, size = x.shape[:2]
+    (axis, *inner), (buffer, *others) = axes, buffers
     if not inner:
-        mixed = torch.matmul(_last_axis(matrix).T, grad).view(n * size, TAPS * outputs)
-        of_x = mixed @ weight.flatten(1).T
-        return of_x.view_as(x), (x.flatten(0, 1).T @ mixed).view(weight.shape)
-    of_x, of_weight = torch.zeros_like(x), torch.empty_like(weight)
+        torch.bmm(axis.joined_back.expand(n, -1, -1), grad, out=buffer)
+        mixed = buffer.view(n * size, -1)
+        of_x.view(n * size, -1).addmm_(mixed, taps.flatten(1).T)
+        torch.mm(x.flatten(0, 1).T, mixed, out=of_taps.view(len(of_taps), -1))
+        return
     for tap in range(TAPS):
-        part = torch.bmm(matrix[tap].T.expand(n, -1, -1), grad.reshape(n, 2 * size, -1))
-        part = part.view(n * size, *grad.shape[2:-1], outputs)
-        inside, of_tap = _gather(part, x.flatten(0, 1), weight[:, tap], inner)
-        of_x += inside.view_as(x)
-        of_weight[:, tap] = of_tap
-    return of_x, of_weight
+        matrix = axis.back[tap].expand(n, -1, -1)
+        torch.bmm(matrix, grad.view(n, 2 * size, -1), out=buffer.view(n, size, -1))
+        of_inner = of_x.view(n * size, *of_x.shape[2:])
+        _gather(of_inner, of_taps[tap], buffer, x.flatten(0, 1), taps[tap], inner, others)
 
 
 def worthwhile(small: Tensor, outputs: int) -> bool:

@@ -29,7 +29,7 @@ WIDTHS = (8, 16)
 SPACES = {2: (22, 18), 3: (12, 14, 10)}
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 UNTOUCHED = Corruption(shuffle=0.0, bend=0.0, further=0.0)
-RELEASED: dict[str, Any] = {"convention": "official", "integrate": 0, "spatial": None}
+RELEASED: dict[str, Any] = {"convention": "official", "integrate": 0, "smooth": 0.4, "spatial": None}
 
 
 def blobs(n: int, dims: int, seed: int = 0) -> Tensor:
