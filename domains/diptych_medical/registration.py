@@ -44,6 +44,7 @@ class Registers(Protocol):
 
     convention: Convention
     steps: int
+    symmetric: bool
 
     def flows(self, a: Tensor, b: Tensor, /) -> tuple[Tensor, Tensor]:
         """Flows (n, d, *space) in voxels that carry a into the frame of b, and back."""
@@ -165,8 +166,9 @@ def _learned(
     if steps:
         contenders.append(Contender("pretrained, not integrated", [(_not_integrated(part), convention)]))
     if displacement is not None:
-        plain = _not_integrated(_part(loaded(study, displacement, device)))
-        contenders.append(Contender("trained on displacements", [(plain, convention)]))
+        plain = _part(loaded(study, displacement, device))
+        plain.symmetric = False  # of velocities alone: displacements were learnt for each direction by itself
+        contenders.append(Contender("trained on displacements", [(_not_integrated(plain), convention)]))
     untrained = [_part(loaded(study, None, device, seed)).flows for seed in range(seeds)]
     return [*contenders, Contender("random weights", [(flows, convention) for flows in untrained])]
 
