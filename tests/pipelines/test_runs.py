@@ -242,7 +242,14 @@ def interrupted(environment: dict[str, str], folder: Path, number: int, steps: i
     words = ["sines", "pretrain", "--config", "sines/demo.yaml", "--trainer.max_epochs", str(steps)]
     command = [sys.executable, "-m", "diptych_pipelines.main", *words]
     started = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs are started deaf to Ctrl-C, and their children with them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert started.stderr is not None
     for line in started.stderr:
