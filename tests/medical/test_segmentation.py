@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 import references_masks as naive
 import synthetic_images as synthetic
@@ -299,7 +300,7 @@ def test_predictions_open_over_their_images(slices: Any, tmp_path: Path) -> None
     encoder = synthetic.Plain(study.images.dims)
     options = {**FAST, "seeds": 1, "steps": 20, "patients": (2,)}
     table = segmentation(study, encoder, save=str(tmp_path / "predicted"), **options)
-    written = sorted((tmp_path / "predicted" / "2_patients").iterdir())
+    written = sorted((tmp_path / "predicted" / "2_patients").glob("*.nii.gz"))
     test = study.samples.ids[study.samples.ids["split"] == "test"]
     assert [path.name for path in written] == sorted(f"{key}.nii.gz" for key in set(test["recording"]))
     for path in written:
@@ -319,8 +320,11 @@ def test_what_is_saved_is_the_mask_where_the_prediction_is_the_truth(slices: Any
     saved = Saved(tmp_path / "predicted", images, list(range(len(images))))
     for index in range(len(images)):
         saved.add(index, np.asarray(images.mask(index)))
-    written = sorted((tmp_path / "predicted").iterdir())
+    written = sorted((tmp_path / "predicted").glob("*.nii.gz"))
     assert len(written) == 8
+    index = pd.read_csv(tmp_path / "predicted" / "index.csv").set_index("recording")["image"].to_dict()
+    assert index == {key: path for key, path in path_of(study).items() if key in index}
+    assert sorted(index) == [path.name.removesuffix(".nii.gz") for path in written]
     for path in written:
         file = files / path_of(study)[path.name.removesuffix(".nii.gz")].replace("images", "masks")
         truth, (predicted, _) = voxels_and_affine(file)[0], voxels_and_affine(path)
