@@ -15,7 +15,7 @@ from torch import nn
 from diptych.data.folder import expand
 from diptych.data.identity import Split
 from diptych.data.labels import Label
-from diptych.data.loading import Draw, OrderedBatches, ResumableLoader, ShuffledBatches
+from diptych.data.loading import Draw, OrderedBatches, ResumableLoader, ShuffledBatches, uniform_of_keys
 from diptych.errors import ConfigError
 from diptych.method import MethodBuilder, OptimizerFactory, ScheduleFactory
 from diptych.study import Indices, Study
@@ -121,7 +121,7 @@ class Crops:
         keys = draw.keys().reshape(-1, self.group)
         if self.group > 1:
             keys = np.concatenate([keys[:, :1], keys[:, :1], keys[:, 2:]], axis=1)
-        return uniform(keys.reshape(-1), self.prepared.dims)
+        return uniform_of_keys(keys.reshape(-1), self.prepared.dims)
 
     def _views(self, indices: Indices, corners: Indices | None) -> Views:
         prepared = self.prepared
@@ -141,15 +141,6 @@ class RandomCrops(Crops):
     def fetch(self, draw: Draw) -> Views:
         """As :meth:`batch`, cut where the draw's keys say."""
         return self._views(draw.indices, self.prepared.corners(draw.indices, self.places(draw)))
-
-
-def uniform(keys: NDArray[np.uint64], count: int) -> NDArray[np.float64]:
-    """``count`` numbers in [0, 1) from each key, (n, count): a hash of the key and the number's place."""
-    rounds = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    state = keys[:, None] + rounds
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray((state ^ (state >> np.uint64(31))) >> np.uint64(11), np.float64) / 2.0**53
 
 
 def build(

@@ -12,17 +12,13 @@ the steps minus that before the first.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+from measuring import in_turn, measure, report
 
 HERE = Path(__file__).resolve().parent
 CONTENDERS = {
@@ -32,7 +28,7 @@ CONTENDERS = {
     "own-bf16": "Comet(views=own), bfloat16 autocast",
 }
 WARM_UP = 2
-TARGETS = {"own": 2.2, "shared": 3.5}
+TARGETS = {name: f">= {times}x, peak <= 0.20" for name, times in {"own": 2.2, "shared": 3.5}.items()}
 
 
 def literal_step(windows: int) -> Callable[[], None]:
@@ -76,13 +72,7 @@ def data(windows: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(windows, 300, 15), torch.arange(windows)
 
 
-def resident(field: str) -> int:
-    """A field of /proc/self/status in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
-
-
-def measure(contender: str, windows: int, steps: int) -> None:
+def measured(contender: str, windows: int, steps: int) -> None:
     """Print CPU seconds of every step and the peak of resident memory as JSON."""
     torch.set_num_threads(1)
     step = {
@@ -91,13 +81,7 @@ def measure(contender: str, windows: int, steps: int) -> None:
         "shared": partial(comet_step, windows, "shared"),
         "own-bf16": partial(comet_step, windows, "own", autocast=True),
     }[contender]()
-    Path("/proc/self/clear_refs").write_text("5")
-    before, seconds = resident("VmRSS"), []
-    for _ in range(WARM_UP + steps):
-        start = time.process_time()
-        step()
-        seconds.append(time.process_time() - start)
-    print(json.dumps({"seconds": seconds[WARM_UP:], "peak": resident("VmHWM") - before}))
+    measure(step, warm_up=WARM_UP, steps=steps)
 
 
 def main() -> None:
@@ -111,35 +95,15 @@ def main() -> None:
     parser.add_argument("--only", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
-        measure(options.only, options.windows, options.steps)
+        measured(options.only, options.windows, options.steps)
         return
-    found: dict[str, list[dict[str, list[float] | int]]] = {name: [] for name in CONTENDERS}
-    for _ in range(options.rounds):
-        for name in CONTENDERS:
-            command = [sys.executable, __file__, "--only", name]
-            command += ["--windows", str(options.windows), "--steps", str(options.steps)]
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-            output = subprocess.run(
-                command, env=environment, check=True, capture_output=True, text=True
-            ).stdout
-            found[name].append(json.loads(output))
-    report(found)
-
-
-def report(found: dict[str, list[dict[str, list[float] | int]]]) -> None:
-    """Medians with their range, and ratios to the literal implementation."""
-    seconds = {name: [each for run in runs for each in run["seconds"]] for name, runs in found.items()}
-    peaks = {name: statistics.median(run["peak"] for run in runs) for name, runs in found.items()}
-    base, base_peak = statistics.median(seconds["literal"]), peaks["literal"]
-    print(
-        f"{'contender':38} {'CPU s a step (range)':26} {'times less':>10} {'peak MB':>8} {'share':>6}  target"
+    found = in_turn(
+        __file__,
+        list(CONTENDERS),
+        options.rounds,
+        ["--windows", str(options.windows), "--steps", str(options.steps)],
     )
-    for name, text in CONTENDERS.items():
-        median = statistics.median(seconds[name])
-        spread = f"{median:6.2f} ({min(seconds[name]):.2f} to {max(seconds[name]):.2f})"
-        target = f">= {TARGETS[name]}x, peak <= 0.20" if name in TARGETS else ""
-        ratio, share = base / median, peaks[name] / base_peak
-        print(f"{text:38} {spread:26} {ratio:10.2f} {peaks[name] / 1e6:8.0f} {share:6.2f}  {target}")
+    report(found, CONTENDERS, TARGETS)
 
 
 if __name__ == "__main__":

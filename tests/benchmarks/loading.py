@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import wfdb
+from measuring import milliseconds
 from numpy.typing import NDArray
 
 from diptych.data.identity import Split
@@ -52,18 +53,6 @@ def with_wfdb(folder: Path, data: Prepared) -> Callable[[NDArray[np.int64]], NDA
         return np.stack(windows).astype(np.float32)
 
     return batch
-
-
-def milliseconds(
-    batch: Callable[[NDArray[np.int64]], NDArray[np.float32]], batches: list[NDArray[np.int64]]
-) -> list[float]:
-    """Wall time of each batch."""
-    times = []
-    for indices in batches:
-        start = time.perf_counter()
-        batch(indices)
-        times.append(1e3 * (time.perf_counter() - start))
-    return times
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import milliseconds
 from monai.data import Dataset
 from monai.transforms import (
     CenterSpatialCropd,
@@ -80,16 +81,6 @@ def with_monai(folder: Path) -> Callable[[NDArray[np.int64]], Arrays]:
         return images, np.stack([np.asarray(each["mask"][0], np.int64) for each in read])
 
     return batch
-
-
-def milliseconds(batch: Callable[[NDArray[np.int64]], Any], batches: list[NDArray[np.int64]]) -> list[float]:
-    """Wall time of each batch."""
-    times = []
-    for indices in batches:
-        start = time.perf_counter()
-        batch(indices)
-        times.append(1e3 * (time.perf_counter() - start))
-    return times
 
 
 def main() -> None:

@@ -13,17 +13,11 @@ variances lose digits by subtraction, and in float64.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
+from measuring import in_turn, measure, report
 from medical_literal import Pair, literal_head, random_pair
 from torch import Tensor
 
@@ -37,6 +31,7 @@ CONTENDERS = {
     "aligned": "Diptych, aligned convention",
 }
 WARM_UP = 2
+TARGETS = dict.fromkeys(("official", "aligned"), ">= 2x, peak <= 0.60")
 
 
 class Batched:
@@ -58,12 +53,6 @@ def head(pair: Batched, convention: Convention) -> Tensor:
     return 0.4 * 2 * smoothness(pair.flows) + 0.8 * gss + gvs.sum()
 
 
-def resident(field: str) -> int:
-    """A field of /proc/self/status in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
-
-
 def step(contender: str, size: int, channels: int) -> Callable[[], None]:
     """A forward and backward pass of a contender on one random pair, gradients set anew."""
     pair = random_pair(size, channels)
@@ -81,20 +70,14 @@ def step(contender: str, size: int, channels: int) -> Callable[[], None]:
     return run
 
 
-def measure(contender: str, size: int, channels: int, steps: int) -> None:
+def measured(contender: str, size: int, channels: int, steps: int) -> None:
     """Print CPU seconds of every step and the peak of resident memory as JSON."""
     torch.set_num_threads(1)
     step(
         contender, 16, channels
     )()  # so that the code of the libraries is in memory before and does not count
     run = step(contender, size, channels)
-    Path("/proc/self/clear_refs").write_text("5")
-    before, seconds = resident("VmRSS"), []
-    for _ in range(WARM_UP + steps):
-        start = time.process_time()
-        run()
-        seconds.append(time.process_time() - start)
-    print(json.dumps({"seconds": seconds[WARM_UP:], "peak": resident("VmHWM") - before}))
+    measure(run, warm_up=WARM_UP, steps=steps)
 
 
 def parity(size: int, channels: int, ncc_type: torch.dtype) -> dict[str, float]:
@@ -127,42 +110,21 @@ def main() -> None:
     parser.add_argument("--only", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
-        measure(options.only, options.size, options.channels, options.steps)
+        measured(options.only, options.size, options.channels, options.steps)
         return
-    found: dict[str, list[dict[str, list[float] | int]]] = {name: [] for name in CONTENDERS}
-    for _ in range(options.rounds):
-        for name in CONTENDERS:
-            command = [sys.executable, __file__, "--only", name, "--size", str(options.size)]
-            command += ["--channels", str(options.channels), "--steps", str(options.steps)]
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-            output = subprocess.run(
-                command, env=environment, check=True, capture_output=True, text=True
-            ).stdout
-            found[name].append(json.loads(output))
-    report(found)
+    found = in_turn(
+        __file__,
+        list(CONTENDERS),
+        options.rounds,
+        ["--size", str(options.size), "--channels", str(options.channels), "--steps", str(options.steps)],
+    )
+    report(found, CONTENDERS, TARGETS)
     print("relative deviation from the literal total and gradients, official convention:")
     for ncc_type in (torch.float32, torch.float64):
         deviations = parity(options.size, options.channels, ncc_type).items()
         print(
             f"  its correlation in {ncc_type}: "
             + ", ".join(f"{name} {each:.1e}" for name, each in deviations)
-        )
-
-
-def report(found: dict[str, list[dict[str, list[float] | int]]]) -> None:
-    """Medians with their range, and ratios to the literal implementation."""
-    seconds = {name: [each for run in runs for each in run["seconds"]] for name, runs in found.items()}
-    peaks = {name: [run["peak"] for run in runs] for name, runs in found.items()}
-    base, base_peak = statistics.median(seconds["literal"]), statistics.median(peaks["literal"])
-    print(
-        f"{'contender':30} {'CPU s a step (range)':26} {'times less':>10} {'peak MB':>8} {'share':>6}  target"
-    )
-    for name, text in CONTENDERS.items():
-        median, peak = statistics.median(seconds[name]), statistics.median(peaks[name])
-        spread = f"{median:6.2f} ({min(seconds[name]):.2f} to {max(seconds[name]):.2f})"
-        target = "" if name == "literal" else ">= 2x, peak <= 0.60"
-        print(
-            f"{text:30} {spread:26} {base / median:10.2f} {peak / 1e6:8.0f} {peak / base_peak:6.2f}  {target}"
         )
 
 

@@ -12,18 +12,14 @@ their range; the peak is the highest resident memory during the steps minus that
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import in_turn, measure, report
 
 HERE = Path(__file__).resolve().parent
 CONTENDERS = {
@@ -35,7 +31,7 @@ CONTENDERS = {
 }
 RELEASED = {"convention": "official", "integrate": 0, "smooth": 0.4}
 WARM_UP = 1
-TARGETS = {"official": (2.0, 0.7), "checkpointed": (None, 0.5)}
+TARGETS = {"official": ">= 2x, peak <= 0.70", "checkpointed": "peak <= 0.50"}
 
 
 def literal_step(size: int) -> Callable[[], None]:
@@ -91,23 +87,11 @@ STEPS: dict[str, Callable[[int], Callable[[], None]]] = {
 }
 
 
-def resident(field: str) -> int:
-    """A field of /proc/self/status in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
-
-
-def measure(contender: str, size: int, steps: int) -> None:
+def measured(contender: str, size: int, steps: int) -> None:
     """Print CPU seconds of every step and the peak of resident memory as JSON."""
     torch.set_num_threads(1)
     step = STEPS[contender](size)
-    Path("/proc/self/clear_refs").write_text("5")
-    before, seconds = resident("VmRSS"), []
-    for _ in range(WARM_UP + steps):
-        start = time.process_time()
-        step()
-        seconds.append(time.process_time() - start)
-    print(json.dumps({"seconds": seconds[WARM_UP:], "peak": resident("VmHWM") - before}))
+    measure(step, warm_up=WARM_UP, steps=steps)
 
 
 def main() -> None:
@@ -121,36 +105,15 @@ def main() -> None:
     parser.add_argument("--only", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
-        measure(options.only, options.size, options.steps)
+        measured(options.only, options.size, options.steps)
         return
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    for _ in range(options.rounds):
-        for name in CONTENDERS:
-            command = [sys.executable, __file__, "--only", name]
-            command += ["--size", str(options.size), "--steps", str(options.steps)]
-            output = subprocess.run(
-                command, env=environment, check=True, capture_output=True, text=True
-            ).stdout
-            found[name].append(json.loads(output))
-    report(found)
-
-
-def report(found: dict[str, list[dict[str, Any]]]) -> None:
-    """Medians with their range, and ratios to the literal implementation."""
-    seconds = {name: [each for run in runs for each in run["seconds"]] for name, runs in found.items()}
-    peaks = {name: statistics.median(run["peak"] for run in runs) for name, runs in found.items()}
-    base, base_peak = statistics.median(seconds["literal"]), peaks["literal"]
-    print(
-        f"{'contender':36} {'CPU s a step (range)':26} {'times less':>10} {'peak MB':>8} {'share':>6}  target"
+    found = in_turn(
+        __file__,
+        list(CONTENDERS),
+        options.rounds,
+        ["--size", str(options.size), "--steps", str(options.steps)],
     )
-    for name, text in CONTENDERS.items():
-        median = statistics.median(seconds[name])
-        spread = f"{median:6.2f} ({min(seconds[name]):.2f} to {max(seconds[name]):.2f})"
-        ratio, share = base / median, peaks[name] / base_peak
-        times, most = TARGETS.get(name, (None, None))
-        target = ", ".join(([f">= {times:g}x"] if times else []) + ([f"peak <= {most:.2f}"] if most else []))
-        print(f"{text:36} {spread:26} {ratio:10.2f} {peaks[name] / 1e6:8.0f} {share:6.2f}  {target}")
+    report(found, CONTENDERS, TARGETS)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,9 @@ def test_a_file_with_two_faults_counts_once() -> None:
     quarantine = Quarantine()
     quarantine.add("a.edf", "flat lead: I")
     quarantine.add("a.edf", "flat lead: II")
-    quarantine.check(5, 0.2)
+    quarantine.check(5, 0.2)  # one file of five
+    with pytest.raises(DataError, match=re.escape("1 of 5 files (20%) cannot be used")):
+        quarantine.check(5, 0.1)
 
 
 def test_a_limit_that_is_no_share_is_refused() -> None:

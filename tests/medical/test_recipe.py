@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from diptych.data.identity import Split
-from diptych.data.loading import Draw
+from diptych.data.loading import Draw, uniform_of_keys
 from diptych.errors import ConfigError
 from diptych.method import Method, OptimizerFactory, ScheduleFactory
 from diptych.types import Encoded, Views
@@ -24,7 +24,6 @@ from diptych_medical.recipe import (
     Simulation,
     build,
     labelled_images,
-    uniform,
 )
 from diptych_medical.simulate import CLASSES, simulate
 from diptych_medical.source import Imaging, Label, Masks, Source
@@ -254,8 +253,8 @@ def test_a_simulation_is_written_before_it_is_read(tmp_path: Path) -> None:
 
 def test_uniform_numbers_are_functions_of_their_key() -> None:
     keys = np.random.default_rng(0).integers(0, 2**63, 4000).astype(np.uint64)
-    drawn = uniform(keys, 3)
-    np.testing.assert_array_equal(uniform(keys[:5], 3), drawn[:5])
+    drawn = uniform_of_keys(keys, 3)
+    np.testing.assert_array_equal(uniform_of_keys(keys[:5], 3), drawn[:5])
     assert drawn.min() >= 0
     assert drawn.max() < 1
     for column in drawn.T:  # Kolmogorov-Smirnov at 1e-4

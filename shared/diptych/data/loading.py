@@ -62,6 +62,12 @@ def sample_keys(seed: int, epoch: int, indices: Indices) -> NDArray[np.uint64]:
     return _mix(state + (indices.astype(np.uint64) + np.uint64(1)) * np.uint64(golden))
 
 
+def uniform_of_keys(keys: NDArray[np.uint64], count: int) -> NDArray[np.float64]:
+    """``count`` numbers in [0, 1) from each key, (n, count): a hash of the key and the number's place."""
+    rounds = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return np.asarray(_mix(keys[:, None] + rounds) >> np.uint64(11), np.float64) / 2.0**53
+
+
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     """A generator of one sample's own: :func:`sample_keys` for datasets that fetch one sample at a time."""
     return np.random.default_rng(sample_keys(seed, epoch, np.array([index], dtype=np.int64)))
