@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := biosignals,medical,test
+EXTRAS := all,test
 
 .PHONY: setup test lint demo bench clean
 

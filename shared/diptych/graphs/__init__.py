@@ -1,0 +1,1 @@
+"""Graphs in plain torch: batches, views, neighbourhoods, and the methods that contrast graphs or their nodes."""
