@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from diptych.nearest import nearest
-from diptych.settings.schema import REQUIRED, Setting, settings_of
+from diptych.settings.schema import REQUIRED, Setting, form_of, settings_of, summary_of
 from diptych.settings.walk import Fault, Walk, raise_faults
 from diptych_pipelines.arguments import Words
 from diptych_pipelines.commands import Call, Command
@@ -18,32 +18,38 @@ from diptych_pipelines.help_text import argument_rows, config_groups, group, opt
 
 def call_command(command: Command, call: Call, positionals: Sequence[str], words: Words) -> int:
     """Runs a command. Raises ConfigError with everything that is wrong with its arguments."""
-    function = _function(command)
-    arguments, options = signature_of(function)
-    given = dict(zip((each.name for each in arguments), positionals, strict=False))
+    function = _function(command, call)
+    arguments, options = signature_of(function, command)
+    left_out = _left_out(arguments, positionals)
+    given = dict(zip((each.name for each in arguments[left_out:]), positionals, strict=False))
     own = {each.name for each in options}
     given |= {key: text for key, text in words.options if key in own}
     others = tuple((key, text) for key, text in words.options if key not in own)
     walk = Walk(faults=_wrong_words(command, arguments, positionals, options, others))
-    values = {}
-    for each in (*arguments, *options):
+    values: dict[str, Any] = {each.name: None for each in arguments[:left_out]}
+    for each in (*arguments[left_out:], *options):
         written = f"--{each.name}" if each in options else each.name.upper()
         if each.name in given:
             values[each.name] = walk.value(given[each.name], each.hint, written).value
         elif each.default is REQUIRED:
             walk.faults.append(Fault(written, f"missing; {each.doc}"))
     raise_faults(walk.faults, "the command line")
-    return int(function(replace(call, overrides=others), **values) or 0)
+    first = () if command.own else (replace(call, overrides=others),)
+    return int(function(*first, **values) or 0)
 
 
 def help_of(command: Command, call: Call, positionals: Sequence[str], words: Words) -> str:
     """The help page of a command; with a config or an evaluator given, of that one's settings too."""
-    arguments, options = signature_of(_function(command))
+    function = _function(command, call)
+    arguments, options = signature_of(function, command)
     domain = call.found.name if call.found else ""
     title = " ".join(["diptych", *([domain] if domain else []), command.name])
     required = [f"--{each.name} {each.name.upper()}" for each in options if each.default is REQUIRED]
     shown = [
-        each.name.upper() if each.default is REQUIRED else f"[{each.name.upper()}]" for each in arguments
+        f"[{each.name.upper()}]"
+        if each.default is not REQUIRED or _may_be_left_out(each)
+        else each.name.upper()
+        for each in arguments
     ]
     usage = " ".join([title, *shown, *required, "[--option VALUE ...]"])
     debug = ("--debug", "show the traceback of an error")
@@ -53,13 +59,14 @@ def help_of(command: Command, call: Call, positionals: Sequence[str], words: Wor
     ]
     if command.reads != "nothing":
         groups += _settings_groups(command, call, positionals, dict(words.options))
-    return page(usage, command.summary, groups, command.example_lines(domain))
+    summary = command.summary or summary_of(function)
+    return page(usage, summary, groups, command.example_lines(domain))
 
 
-def signature_of(function: Callable[..., Any]) -> tuple[list[Setting], list[Setting]]:
+def signature_of(function: Callable[..., Any], command: Command) -> tuple[list[Setting], list[Setting]]:
     """A command's positional arguments, without the call itself, and its options."""
     parameters = inspect.signature(function).parameters
-    settings = settings_of(function, skip=1)
+    settings = settings_of(function, skip=0 if command.own else 1)
     keyword_only = inspect.Parameter.KEYWORD_ONLY
     return (
         [each for each in settings if parameters[each.name].kind is not keyword_only],
@@ -87,11 +94,23 @@ def _settings_groups(
     return [*groups, *config_groups(settings, plans.base_config(call.domain, options))]
 
 
-def _shown(argument: Setting) -> str:
-    return argument.name.upper() if argument.default is REQUIRED else f"[{argument.name.upper()}]"
+def _may_be_left_out(argument: Setting) -> bool:
+    """Whether it is a first argument that may be null but has no default: ``embed [DATA] OUT``."""
+    return argument.default is REQUIRED and form_of(argument.hint).nullable
 
 
-def _function(command: Command) -> Callable[..., Any]:
+def _left_out(arguments: Sequence[Setting], positionals: Sequence[str]) -> int:
+    """How many leading arguments are not given, 0 or 1."""
+    few = len(positionals) < len(arguments)
+    return int(few and bool(arguments) and _may_be_left_out(arguments[0]))
+
+
+def _function(command: Command, call: Call) -> Callable[..., Any]:
+    if command.own:
+        from diptych.discovery import load
+
+        loaded: Callable[..., Any] = load(call.domain, command.target)
+        return loaded
     module, _, name = command.target.partition(":")
     function: Callable[..., Any] = getattr(import_module(module), name)
     return function

@@ -18,8 +18,9 @@ class Command:
     name: str
     target: str  # "module:function", imported when the command runs
     summary: str
-    examples: tuple[str, str]
+    examples: tuple[str, ...]
     reads: Reads = "nothing"  # which settings it takes beside its own options
+    own: bool = False  # a command of one domain, whose function takes no Call and says of itself what it does
 
     def example_lines(self, domain: str) -> list[str]:
         """The examples with the domain's name put in."""
@@ -39,6 +40,21 @@ class Call:
         if self.found is None:
             raise ValueError("this command has no domain")
         return self.found
+
+
+def own_commands(found: Found) -> tuple[Command, ...]:
+    """The further commands of a domain; nothing of them is imported."""
+    named = found.domain.commands if found.domain else {}
+    return tuple(
+        Command(
+            name=name,
+            target=target,
+            summary="",
+            examples=(f"diptych {found.name} {name} --help",),
+            own=True,
+        )
+        for name, target in named.items()
+    )
 
 
 GENERAL = (
@@ -96,7 +112,7 @@ DOMAIN = (
         summary="Writes one embedding per sample, with salted ids, to a Parquet or npz file.",
         examples=(
             "diptych {domain} embed out.parquet --run runs/RUN",
-            "diptych {domain} embed out.npz --run runs/RUN --data.path other/",
+            "diptych {domain} embed other/ out.npz --run runs/RUN",
         ),
         reads="run",
     ),

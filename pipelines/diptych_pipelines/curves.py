@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 COLOURS = ("#2f5d8c", "#c2571a", "#3d7a4e", "#8a4f9e", "#7a6a2f", "#555f6d")
 TITLES = {
     "loss": "loss",
-    "probe": "online probe (validation patients)",
+    "probe": "online probe (validation data)",
     "health/alignment": "alignment: distance of pairs (lower is closer)",
     "health/uniformity": "uniformity (lower is more even)",
     "health/rank": "effective rank",

@@ -34,7 +34,7 @@ def demo(call: Call, *, folder: str = "runs") -> None:
     evaluate(Call(found, options), evaluator, run=str(run.path))
     out = str(run.path / "embeddings.parquet")
     _show(["diptych", found.name, "embed", out, "--run", str(run.path)])
-    embed(Call(found), out, run=str(run.path))
+    embed(Call(found), None, out, run=str(run.path))
     print(f"report: {run.path / 'report.html'}")
     print(f"the demo took {time.monotonic() - began:.0f} s", file=sys.stderr)
 

@@ -17,10 +17,11 @@ from diptych_pipelines.commands import Call
 KEYS = ("patient", "recording", "trial", "split")
 
 
-def embed(call: Call, out: str, *, run: str, device: str = "auto") -> None:
+def embed(call: Call, data: str | None, out: str, *, run: str, device: str = "auto") -> None:
     """Embeds every sample with the encoder of a run.
 
     Args:
+        data: The folder, file or manifest to embed; by default the run's own data.
         out: The file to write, .parquet (columns e000, e001, ...) or .npz (array "embeddings").
         run: The folder of a finished run.
         device: Where to compute: auto, cpu, cuda.
@@ -30,12 +31,17 @@ def embed(call: Call, out: str, *, run: str, device: str = "auto") -> None:
     target = Path(out)
     if target.suffix not in (".parquet", ".npz"):
         raise ConfigError(f"expected a file that ends in .parquet or .npz, came {out!r}")
-    made = plan_of_run(call.domain, Path(run), call.overrides)
+    overrides = [*([] if data is None else [("data.path", data)]), *call.overrides]
+    made = plan_of_run(call.domain, Path(run), overrides)
     study = build(made)
     indices = np.arange(len(study.samples), dtype=np.int64)
     values = embed_samples(trained_encoder(study, Path(run)), study.plain(indices), device)
     write_embeddings(target, study.samples.ids, values)
-    print(f"{len(values)} samples of {study.samples.ids['patient'].nunique()} patients", file=sys.stderr)
+    words = study.samples.words
+    print(
+        f"{len(values)} {words.samples} of {study.samples.ids['patient'].nunique()} {words.units}",
+        file=sys.stderr,
+    )
     print(target)
 
 

@@ -53,7 +53,7 @@ def inspect(
     if quarantine is not None:
         study.samples.quarantine.write(quarantine, paths=True)
         print(f"quarantine: {quarantine}")
-    check_leaks(study.samples.ids, study.samples.manifest)
+    check_leaks(study.samples.ids, study.samples.manifest, study.samples.words)
 
 
 def describe(study: Study) -> Iterator[str]:
@@ -75,12 +75,13 @@ def describe(study: Study) -> Iterator[str]:
 
 def _counts(samples: Samples) -> Iterator[str]:
     """A line for each split and one for all."""
-    ids = samples.ids
-    yield f"{'split':<12}{'patients':>10}{'recordings':>12}{'samples':>10}"
+    ids, words = samples.ids, samples.words
+    columns = {words.units: "patient", words.recordings: "recording", words.samples: None}
+    yield "".join([f"{'split':<12}", *(f"{name:>12}" for name in columns)])
     for split in ("train", "validation", "test", "all"):
         rows = ids if split == "all" else ids[ids["split"] == split]
-        patients, recordings = rows["patient"].nunique(), rows["recording"].nunique()
-        yield f"{split:<12}{patients:>10}{recordings:>12}{len(rows):>10}"
+        counts = [len(rows) if column is None else rows[column].nunique() for column in columns.values()]
+        yield "".join([f"{split:<12}", *(f"{count:>12}" for count in counts)])
     yield ""
 
 

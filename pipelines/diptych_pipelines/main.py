@@ -16,7 +16,7 @@ from diptych.discovery import find_domain, find_domains
 from diptych.errors import ConfigError, UserError
 from diptych.nearest import nearest
 from diptych_pipelines.arguments import Words, split_words
-from diptych_pipelines.commands import DOMAIN, GENERAL, Call, Command
+from diptych_pipelines.commands import DOMAIN, GENERAL, Call, Command, own_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,10 +60,12 @@ def _run_domain(name: str, rest: Sequence[str], words: Words) -> int:
         print(_overview(name))
         return 0 if words.wants_help else 2
     verb, *rest = rest
-    for command in DOMAIN:
+    found = find_domain(name)
+    commands = (*DOMAIN, *own_commands(found))
+    for command in commands:
         if command.name == verb:
-            return _call(command, Call(find_domain(name)), rest, words)
-    raise ConfigError(f"{name} has no command {verb!r}; {nearest(verb, [each.name for each in DOMAIN])}")
+            return _call(command, Call(found), rest, words)
+    raise ConfigError(f"{name} has no command {verb!r}; {nearest(verb, [each.name for each in commands])}")
 
 
 def _call(command: Command, call: Call, positionals: Sequence[str], words: Words) -> int:
@@ -78,7 +80,9 @@ def _call(command: Command, call: Call, positionals: Sequence[str], words: Words
 def _overview(domain: str = "") -> str:
     if domain:
         usage = f"usage: diptych {domain} COMMAND ...  (each with --help)"
-        return "\n".join([usage, "", *_summaries(DOMAIN)])
+        own = [each.name for each in own_commands(find_domain(domain))]
+        more = ["", f"commands of {domain} alone: {', '.join(own)}"] if own else []
+        return "\n".join([usage, "", *_summaries(DOMAIN), *more])
     lines = [
         "usage: diptych COMMAND ...  or  diptych DOMAIN COMMAND ...  (each with --help)",
         "",

@@ -75,8 +75,8 @@ def page(run: Path) -> str:
 def _data(run: Path) -> Iterator[str]:
     facts = json.loads((run / "data.json").read_text(encoding="utf-8"))
     yield "<h2>Data</h2>"
-    counts = ("patients", "recordings", "samples")
     order = [name for name in ("train", "validation", "test") if name in facts["splits"]]
+    counts = list(facts["splits"][order[0]]) if order else []
     yield table(
         ("split", *counts), [(name, *(facts["splits"][name][each] for each in counts)) for name in order]
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 ENTRY_POINT_GROUP = "diptych.domains"
 
@@ -15,6 +15,10 @@ class Domain:
     ``recipe`` names a function whose typed signature is the YAML schema and the command line; it returns a
     :class:`diptych.study.Study`. An evaluator takes ``(study, encoder, *, options)`` and returns a
     :class:`diptych.evaluation.table.Table`; its keyword options are the command line's.
+
+    ``commands`` are further commands of the domain, by name (``diptych NAME COMMAND``): functions whose positional
+    parameters are the command's arguments and whose keyword-only parameters are its options. They print their
+    result and raise :class:`diptych.errors.UserError` for what is the user's to mend.
     """
 
     name: str
@@ -22,4 +26,5 @@ class Domain:
     extra: str
     recipe: str
     evaluators: Mapping[str, str]
+    commands: Mapping[str, str] = field(default_factory=dict)
     demo: str  # path of a config below configs/: runs in about a minute on data that a package ships or simulates

@@ -203,7 +203,10 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def data_facts(samples: Samples, summary: Mapping[str, str]) -> dict[str, Any]:
-    """The manifest's digest, how many of everything in every split, and the domain's own lines."""
+    """The manifest's digest, how many of everything in every split, and the domain's own lines.
+
+    Counts stand under the domain's words; where two are the same word, the later one is shown.
+    """
     ids: pd.DataFrame = samples.ids
     return {
         "digest": samples.manifest.digest,
@@ -211,9 +214,9 @@ def data_facts(samples: Samples, summary: Mapping[str, str]) -> dict[str, Any]:
         "quarantined": len(samples.quarantine.rows),
         "splits": {
             str(split): {
-                "patients": int(rows["patient"].nunique()),
-                "recordings": int(rows["recording"].nunique()),
-                "samples": len(rows),
+                samples.words.units: int(rows["patient"].nunique()),
+                samples.words.recordings: int(rows["recording"].nunique()),
+                samples.words.samples: len(rows),
             }
             for split, rows in ids.groupby("split", sort=True)
         },

@@ -16,6 +16,7 @@ from diptych.data.loading import ResumableLoader
 from diptych.data.manifest import Manifest
 from diptych.data.quarantine import Quarantine
 from diptych.method import Method
+from diptych.words import PATIENTS, Words
 
 Indices = NDArray[np.int64]
 
@@ -26,13 +27,15 @@ class Samples:
 
     ``ids`` has the text columns "patient" (salted key), "recording" and "trial", and "split" with one of
     "train", "validation", "test". ``labels`` has one column per configured label, aligned with ``ids``:
-    text classes or numbers, missing where unknown. Neither holds a name, date or record number.
+    text classes or numbers, missing where unknown. Neither holds a name, date or record number. ``words`` says
+    what "patient", "recording" and sample stand for in a domain without patients.
     """
 
     ids: pd.DataFrame
     labels: pd.DataFrame
     manifest: Manifest
     quarantine: Quarantine
+    words: Words = PATIENTS
 
     def __post_init__(self) -> None:
         missing = {"patient", "recording", "trial", "split"} - set(self.ids.columns)

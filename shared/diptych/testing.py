@@ -54,6 +54,11 @@ def check_domain(domain: Domain, overrides: Sequence[tuple[str, str]] = ()) -> N
     problems += _recipe_problems(recipe)
     for name, path in domain.evaluators.items():
         problems += _evaluator_problems(name, load(found, path), recipe)
+    for name, path in domain.commands.items():
+        command = load(found, path)
+        problems += [
+            f"command {name!r}: {each}" for each in _signature_problems(command, settings_of(command))
+        ]
     _report(domain, problems)
     study = _study(found, domain, overrides)
     indices = np.arange(min(MOST, len(study.samples)), dtype=np.int64)
@@ -88,6 +93,7 @@ def _declared(domain: Domain) -> Iterator[str]:
     paths = {
         "recipe": domain.recipe,
         **{f"evaluator {name!r}": path for name, path in domain.evaluators.items()},
+        **{f"command {name!r}": path for name, path in domain.commands.items()},
     }
     for what, path in paths.items():
         try:
@@ -171,7 +177,7 @@ def _sample_problems(study: Study) -> Iterator[str]:
     if other:
         yield f"samples: split is train, validation or test, came {', '.join(map(repr, sorted(other)))}"
     try:
-        check_leaks(samples.ids, samples.manifest)
+        check_leaks(samples.ids, samples.manifest, samples.words)
     except UserError as error:
         yield f"samples: {error}"
 

@@ -82,6 +82,12 @@ class TrainerOptions:
         return min([*bounds, *([] if self.max_steps is None else [self.max_steps])])
 
 
+LIMITS_FOR_PATIENTS = {
+    "not measured here": "any downstream task, any other population, device or site",
+    "not for": "diagnosis or any decision about a patient",
+}
+LIMITS = {"not measured here": "any downstream task, and any data of another kind or source"}
+
 _COUNTS = (
     "max_epochs",
     "max_steps",
@@ -184,9 +190,10 @@ def _check_beginning(study: Study, run: Run, resume: bool) -> Indices:
         raise UserError(f"{run.path} holds a run already; resume it, or create another")
     indices = study.samples.where("train")
     if len(indices) == 0:
+        words = study.samples.words
         raise DataError(
-            f"none of the {len(study.samples)} samples is in the training split; "
-            "give more patients, or a larger share of them to training"
+            f"none of the {len(study.samples)} {words.samples} is in the training split; "
+            f"give more {words.units}, or a larger share of them to training"
         )
     if not resume:
         with run.writing():
@@ -222,6 +229,7 @@ def _export(
     study: Study, run: Run, pretrainer: Pretrainer, encoder: nn.Module, seed: int, chosen: Mapping[str, str]
 ) -> None:
     facts = data_facts(study.samples, study.summary)
+    words = study.samples.words
     training = facts["splits"]["train"]
     width = getattr(encoder, "width", None)
     known = {"digest": facts["digest"], "seed": str(seed), "steps": str(pretrainer.step), **chosen}
@@ -237,9 +245,7 @@ def _export(
             },
             "Data it was pretrained on": {
                 "digest": facts["digest"],
-                "patients": training["patients"],
-                "recordings": training["recordings"],
-                "samples": training["samples"],
+                **training,
                 "quarantined files": facts["quarantined"],
                 **facts["summary"],
             },
@@ -253,9 +259,8 @@ def _export(
                 name: f"{value:.5g}" for name, value in pretrainer.latest.items()
             },
             "Intended use and limits": {
-                "use": "embedding recordings like those it was pretrained on, and as a start for fine-tuning",
-                "not measured here": "any downstream task, any other population, device or site",
-                "not for": "diagnosis or any decision about a patient",
+                "use": f"embedding {words.recordings} like those it was pretrained on, and as a start for fine-tuning",
+                **(LIMITS_FOR_PATIENTS if words.unit == "patient" else LIMITS),
             },
         }
     )

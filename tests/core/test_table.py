@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 
 from diptych.errors import ConfigError
 from diptych.evaluation.table import Column, Row, Score, Table
+from diptych.words import Words
 
 AUROC, F1 = Column("patient", "AUROC"), Column("patient", "macro F1")
 
@@ -119,3 +121,15 @@ def test_every_suffix_is_written_and_others_are_refused(tmp_path: Path) -> None:
         assert (tmp_path / f"t{suffix}").stat().st_size > 100
     with pytest.raises(ConfigError, match=r"written as \.csv, \.json, \.md, \.html, \.txt; got 't\.xlsx'"):
         table().write(tmp_path / "t.xlsx")
+
+
+def test_texts_and_columns_speak_of_the_domains_units() -> None:
+    words = Words(unit="scaffold", recording="molecule", sample="molecule")
+    text = replace(table(), words=words).text()
+    assert "test: 7 scaffolds, 70 molecules" in text
+    assert "per scaffold, 100 % of the labelled training scaffolds (20 scaffolds, 200 molecules)" in text
+    assert "95 % interval over test scaffolds" in text
+    assert "patient" not in text.replace("pretrained", "")
+    frame = replace(table(), words=words).frame()
+    assert {"train_scaffolds", "test_scaffolds", "train_molecules"} < set(frame.columns)
+    assert set(frame["level"]) == {"scaffold"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ import pandas as pd
 import pytest
 import synthetic_evaluation as synthetic
 
+from diptych.data.identity import salt_fingerprint
 from diptych.data.manifest import Manifest
 from diptych.errors import ConfigError, DataError
 from diptych.evaluation.target import prepare
 from diptych.study import Samples
+from diptych.words import Words
 
 SAMPLES = synthetic.study().samples
 
@@ -192,6 +195,23 @@ def test_training_patients_of_the_run_are_not_tested(tmp_path: Path) -> None:
     number = table["split"].eq("test").sum()
     with pytest.raises(DataError, match=f"{number} test patients were among the training patients"):
         prepare(SAMPLES, "sign", run_splits=tmp_path / "splits.csv")
+
+
+def test_units_that_may_overlap_are_counted_in_a_note(tmp_path: Path) -> None:
+    molecules = Words(unit="scaffold", recording="molecule", sample="molecule", overlap="report")
+    samples = replace(SAMPLES, words=molecules)
+    path = tmp_path / "splits.csv"
+    tested = samples.ids.loc[samples.ids["split"] == "test", "patient"].unique()
+    pd.DataFrame({"patient": [*tested[:2], "never seen"], "split": "train"}).to_csv(path, index=False)
+    salt = {"salt": {"fingerprint": salt_fingerprint()}}
+    path.with_name("manifest.json").write_text(json.dumps(salt))
+    target = prepare(samples, "group", run_splits=path)
+    assert (
+        f"2 of {len(tested)} test scaffolds were among those that the encoder was pretrained on, without labels"
+        in target.notes
+    )
+    with pytest.raises(DataError, match="2 test patients were among the training patients of this encoder"):
+        prepare(SAMPLES, "group", run_splits=path)
 
 
 def test_the_order_of_samples_does_not_matter_for_the_splits() -> None:

@@ -118,6 +118,17 @@ def test_an_export_to_another_kind_of_file_is_refused(demo, diptych):
     assert "expected a file that ends in .pt2 or .safetensors, came 'encoder.onnx'" in result.err
 
 
+def test_data_to_embed_may_be_named_first(demo, diptych, here, waves):
+    run = demo[1]
+    named = diptych("sines", "embed", str(waves), "named.npz", "--run", str(run), "--device", "cpu")
+    set_ = diptych(
+        "sines", "embed", "set.npz", "--run", str(run), "--data.path", str(waves), "--device", "cpu"
+    )
+    assert (named.code, set_.code) == (0, 0), named.err + set_.err
+    with np.load("named.npz") as one, np.load("set.npz") as other:
+        np.testing.assert_array_equal(one["embeddings"], other["embeddings"])
+
+
 def test_other_data_are_embedded_with_the_encoder_of_a_run(demo, diptych, here, waves):
     _, run = demo
     result = diptych("sines", "embed", "other.parquet", "--run", str(run), "--data.path", str(waves))

@@ -78,6 +78,12 @@ def test_without_a_command_the_overview_is_printed(diptych):
         (("sines", "pretrain", "-c", "x"), "no option is called -c"),
         (("sines", "embed", "out.csv", "--run", "x"), "ends in .parquet or .npz, came 'out.csv'"),
         (("sines", "report", "x", "y"), "y: one argument too many"),
+        (("sines", "embed", "data", "out.csv", "more", "--run", "x"), "more: one argument too many"),
+        (("sines", "drw"), "sines has no command 'drw'; did you mean 'draw'?"),
+        (("sines", "draw"), "PITCH: missing; Its frequency in Hz, above 0"),
+        (("sines", "draw", "high"), "PITCH: expected a number, came 'high'"),
+        (("sines", "draw", "1", "--point", "2"), "--point: no such option; did you mean "),
+        (("sines", "draw", "0"), "a pitch is above 0 Hz, got 0"),
         (("sines", "report", "x", "--runn", "y"), "--runn: no such option"),
         (("sines", "embed"), "2 faults in the command line; nothing was read or written:\n  OUT: missing"),
     ],
@@ -89,6 +95,16 @@ def test_wrong_usage_exits_with_2_and_one_message(diptych, here, words, message)
     assert message in result.err
     assert "Traceback" not in result.err
     assert list(here.iterdir()) == []
+
+
+def test_a_command_of_one_domain_runs_and_explains_itself(diptych):
+    assert diptych("sines", "draw", "2.5", "--points", "4") == (0, "0.00 1.00 0.00 -1.00\n", "")
+    text = diptych("sines", "draw", "--help").out
+    assert text.startswith(
+        "usage: diptych sines draw PITCH [--option VALUE ...]\n\nPrints one period of a wave"
+    )
+    assert "--points INTEGER" in text
+    assert "commands of sines alone: draw" in diptych("sines", "--help").out
 
 
 @pytest.mark.parametrize(

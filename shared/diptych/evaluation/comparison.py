@@ -96,6 +96,7 @@ def compare(
         test_patients=len(names),
         test_samples=len(test),
         notes=[*target.notes, *dict.fromkeys(notes)],
+        words=target.words,
     )
 
 

@@ -107,7 +107,7 @@ def finetune(
         contenders.append(over_draws(name, target, fraction, seeds, seeds, scratch))
         contenders += [each for each in classical if each.fraction == fraction]
     if not len(target.validation):
-        notes.append("without validation patients the last epoch is kept")
+        notes.append(f"without validation {target.words.units} the last epoch is kept")
     return compare(
         target, contenders, title=f"{label}: fine-tuning ({mode})", draws=draws, notes=[*notes, *remarks]
     )

@@ -19,6 +19,7 @@ from diptych.evaluation.bootstrap import BLOCK, patient_draws
 from diptych.evaluation.comparison import Measured, differences, measured_scores
 from diptych.evaluation.metrics import Floats
 from diptych.evaluation.table import Column, Row, Table
+from diptych.words import PATIENTS, Words
 
 MOST_EMPTY = 0.01  # share of undefined resamples beyond which ``bootstrap.interval`` gives none
 
@@ -55,6 +56,7 @@ def compare_units(
     draws: int = 2000,
     seed: int = 0,
     notes: Sequence[str] = (),
+    words: Words = PATIENTS,
 ) -> Table:
     """A table of all contenders, and of each fraction's first one minus every other.
 
@@ -71,6 +73,7 @@ def compare_units(
         draws: Number of bootstrap resamples of the test patients.
         seed: Of the resamples.
         notes: Lines below the table.
+        words: What patients and samples are called.
 
     Raises:
         ValueError: no unit, units with different numbers of owners, or scores of another shape.
@@ -108,7 +111,8 @@ def compare_units(
         rows=rows,
         test_patients=len(units.counts),
         test_samples=len(units.owners),
-        notes=list(dict.fromkeys([*notes, *_without_intervals(units, level)])),
+        notes=list(dict.fromkeys([*notes, *_without_intervals(units, level, words)])),
+        words=words,
     )
 
 
@@ -147,14 +151,14 @@ def _units(owners: Sequence[tuple[str, ...]], draws: int, seed: int) -> _Units:
     return _Units(places, patient_draws([None] * len(names), draws, seed))
 
 
-def _without_intervals(units: _Units, level: str) -> list[str]:
+def _without_intervals(units: _Units, level: str, words: Words) -> list[str]:
     """A note where so few patients are tested that resamples of them are often empty."""
     empty = float((units.counts[units.owners].prod(axis=1).sum(axis=0) == 0).mean())
     if empty <= MOST_EMPTY:
         return []
     return [
-        f"no intervals and differences: {len(units.counts)} patients are too few, {empty:.1%} of their resamples "
-        f"hold no {level}"
+        f"no intervals and differences: {len(units.counts)} {words.units} are too few, {empty:.1%} of their resamples "
+        f"hold no {words.level(level)}"
     ]
 
 

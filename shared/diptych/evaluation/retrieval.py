@@ -53,7 +53,8 @@ def retrieval(
         DataError: no test patient has two recordings, or there is only one patient.
     """
     check_options((1.0,), seeds)
-    check_samples(study.samples, run_splits)
+    overlap = check_samples(study.samples, run_splits)
+    words = study.samples.words
     rows = study.samples.where("test")
     ids = study.samples.ids.iloc[rows]
     patients, recordings = (ids[name].to_numpy(dtype=np.str_) for name in ("patient", "recording"))
@@ -95,13 +96,18 @@ def retrieval(
         for name in list(found)[1:]
     ]
     return Table(
-        title="retrieval of a patient's other recordings",
+        title=f"retrieval of a {words.unit}'s other {words.recordings}",
         metrics=METRICS,
         levels=tuple(levels),
         rows=table_rows,
         test_patients=len(np.unique(patients)),
         test_samples=len(rows),
-        notes=[f"{len(names)} patients with two or more recordings are asked for", *notes],
+        notes=[
+            f"{len(names)} {words.units} with two or more {words.recordings} are asked for",
+            *notes,
+            *overlap,
+        ],
+        words=words,
     )
 
 

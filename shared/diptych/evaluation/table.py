@@ -14,6 +14,7 @@ import pandas as pd
 
 from diptych.data.atomic import write_text
 from diptych.errors import ConfigError
+from diptych.words import PATIENTS, Words
 
 TEXT_METRICS = 3  # how many metrics fit side by side; files hold all
 NOT_MEASURED = "–"
@@ -83,6 +84,7 @@ class Table:
     test_patients: int
     test_samples: int
     notes: Sequence[str] = field(default=())
+    words: Words = PATIENTS
 
     def score(self, name: str, metric: str, level: str | None = None, fraction: float | None = None) -> Score:
         """One score; KeyError where it was not measured. By default of the first level and fraction."""
@@ -100,7 +102,7 @@ class Table:
                     "row": row.name,
                     "kind": "difference" if row.difference else "score",
                     "fraction": row.fraction,
-                    "level": column.level,
+                    "level": self.words.level(column.level),
                     "metric": column.metric,
                     "value": score.value,
                     "low": score.low,
@@ -108,10 +110,10 @@ class Table:
                     "sd": score.sd,
                     "p": score.p,
                     "repeats": row.repeats,
-                    "train_patients": row.patients,
-                    "train_samples": row.samples,
-                    "test_patients": self.test_patients,
-                    "test_samples": self.test_samples,
+                    f"train_{self.words.units}": row.patients,
+                    f"train_{self.words.samples}": row.samples,
+                    f"test_{self.words.units}": self.test_patients,
+                    f"test_{self.words.samples}": self.test_samples,
                 }
                 for row in self.rows
                 for column, score in self._ordered(row)
@@ -160,8 +162,8 @@ class Table:
         """Everything, as JSON; numbers that were not measured are null."""
         content: dict[str, Any] = {
             "title": self.title,
-            "test_patients": self.test_patients,
-            "test_samples": self.test_samples,
+            f"test_{self.words.units}": self.test_patients,
+            f"test_{self.words.samples}": self.test_samples,
             "notes": list(self.notes),
             "scores": json.loads(self.frame().to_json(orient="records", double_precision=15)),
         }
@@ -182,10 +184,10 @@ class Table:
         write_text(path, writers[path.suffix]())
 
     def _counts(self) -> str:
-        return f"test: {self.test_patients} patients, {self.test_samples} samples"
+        return f"test: {self.test_patients} {self.words.units}, {self.test_samples} {self.words.samples}"
 
     def _all_notes(self) -> list[str]:
-        legend = "value [95 % interval over test patients] ±SD over repeats; – was not measured"
+        legend = f"value [95 % interval over test {self.words.units}] ±SD over repeats; – was not measured"
         hidden = list(self.metrics[TEXT_METRICS:])
         more = [f"in files also: {', '.join(hidden)}"] if hidden else []
         return [legend, *more, *self.notes]
@@ -201,12 +203,16 @@ class Table:
         metrics = list(self.metrics[:most])
         for fraction in dict.fromkeys(row.fraction for row in self.rows):
             rows = [row for row in self.rows if row.fraction == fraction]
-            share = "" if fraction is None else f"{100 * fraction:.4g} % of the labelled training patients"
+            share = (
+                ""
+                if fraction is None
+                else f"{100 * fraction:.4g} % of the labelled training {self.words.units}"
+            )
             numbers = next((row for row in rows if row.patients is not None), None)
             if numbers is not None:
-                share += f" ({numbers.patients} patients, {numbers.samples} samples)"
+                share += f" ({numbers.patients} {self.words.units}, {numbers.samples} {self.words.samples})"
             for level in self.levels:
-                heading = f"per {level}" + (f", {share}" if share else "")
+                heading = f"per {self.words.level(level)}" + (f", {share}" if share else "")
                 cells = [
                     [row.name, str(row.repeats)]
                     + [_cell(row.scores.get(Column(level, metric)), row.difference) for metric in metrics]

@@ -18,6 +18,7 @@ from diptych.errors import ConfigError, DataError
 from diptych.evaluation.few_labels import draw_patients
 from diptych.evaluation.metrics import Floats
 from diptych.study import Indices, Samples
+from diptych.words import PATIENTS, Words
 
 Task = Literal["auto", "classification", "regression"]
 MOST_CLASSES = 20  # whole numbers with more values than this are not taken for classes
@@ -42,6 +43,7 @@ class Target:
     validation: Indices
     test: Indices
     notes: tuple[str, ...]
+    words: Words = PATIENTS
 
     @property
     def codes(self) -> NDArray[np.int64]:
@@ -84,7 +86,8 @@ def prepare(
         ConfigError: no such label, or values that do not fit the task.
         DataError: a leak, too few classes or patients in a split.
     """
-    check_samples(samples, run_splits)
+    overlap = check_samples(samples, run_splits)
+    words = samples.words
     column = _column(samples.labels, label)
     known = column.notna() & ~column.astype("string").str.strip().eq("").fillna(False).to_numpy(dtype=bool)
     in_split = samples.ids["split"].isin(["train", "validation", "test"])
@@ -94,22 +97,28 @@ def prepare(
     lost = np.flatnonzero(~known.to_numpy(dtype=bool))
     if len(lost):
         patients = samples.ids["patient"].iloc[lost].nunique()
-        notes.append(f"{len(lost)} samples of {patients} patients have no label {label!r} and are left out")
+        notes.append(
+            f"{len(lost)} {words.samples} of {patients} {words.units} have no label {label!r} and are left out"
+        )
     splits = {
         name: np.flatnonzero(ids["split"].to_numpy() == name).astype(np.int64)
         for name in ("train", "validation", "test")
     }
     patients_of = ids["patient"].to_numpy(dtype=np.str_)
-    notes += _check_splits(label, classes, values, patients_of, splits)
+    notes += _check_splits(label, classes, values, patients_of, splits, words)
     unit = _unit(ids.iloc[splits["test"]], values[splits["test"]])
     if unit != "patient":
-        level = "no average over samples is scored" if unit is None else "scores are given per recording"
-        notes.append(f"{label!r} differs between the recordings of a patient, so {level}")
+        level = (
+            f"no average over {words.samples} is scored"
+            if unit is None
+            else f"scores are given per {words.recording}"
+        )
+        notes.append(f"{label!r} differs between the {words.recordings} of a {words.unit}, so {level}")
     positive = None
     if len(classes) == 2:
         positive = int(np.count_nonzero(values == 1) <= np.count_nonzero(values == 0))
         share = np.mean(values[splits["test"]] == positive)
-        notes.append(f"AUPRC is that of {classes[positive]!r}, {share:.1%} of the test samples")
+        notes.append(f"AUPRC is that of {classes[positive]!r}, {share:.1%} of the test {words.samples}")
     return Target(
         label=label,
         classes=classes,
@@ -120,16 +129,31 @@ def prepare(
         units=None if unit is None else ids[unit].to_numpy(dtype=np.str_),
         unit=unit,
         **splits,
-        notes=tuple(notes),
+        notes=(*notes, *overlap),
+        words=words,
     )
 
 
-def check_samples(samples: Samples, run_splits: str | Path | None = None) -> None:
-    """Stop on a leak between the splits, and on test patients that the encoder was trained on."""
-    check_leaks(samples.ids, samples.manifest)
-    if run_splits is not None:
-        tested = samples.ids.loc[samples.ids["split"] == "test", "patient"]
-        check_overlap(trained_patients(run_splits), set(tested))
+def check_samples(samples: Samples, run_splits: str | Path | None = None) -> list[str]:
+    """Stop on a leak between the splits, and on test units that the encoder was trained on.
+
+    Returns:
+        A note on such units where the domain reports them instead (:class:`diptych.words.Words`).
+    """
+    words = samples.words
+    check_leaks(samples.ids, samples.manifest, words)
+    if run_splits is None:
+        return []
+    tested = set(samples.ids.loc[samples.ids["split"] == "test", "patient"])
+    trained = trained_patients(run_splits, words)
+    if words.overlap == "refuse":
+        check_overlap(trained, tested, words=words)
+        return []
+    both = len(trained & tested)
+    return [
+        f"{both} of {len(tested)} test {words.units} were among those that the encoder was pretrained on, "
+        "without labels"
+    ]
 
 
 def _column(labels: pd.DataFrame, label: str) -> pd.Series:
@@ -203,6 +227,7 @@ def _check_splits(
     values: Floats,
     patients: NDArray[np.str_],
     splits: dict[str, Indices],
+    words: Words,
 ) -> list[str]:
     """Notes on classes that are absent or rare; DataError where nothing can be learnt or measured."""
     notes = []
@@ -211,28 +236,28 @@ def _check_splits(
         number = len(np.unique(patients[positions]))
         if number < 2:
             raise DataError(
-                f"label {label!r} is known for {number} {split} patients; expected at least 2. "
-                "Change the shares of the split, or label more patients"
+                f"label {label!r} is known for {number} {split} {words.units}; expected at least 2. "
+                f"Change the shares of the split, or label more {words.units}"
             )
         here = set(values[positions].astype(int).tolist()) if classes else set()
         if classes and len(here) < 2:
             only = classes[here.pop()]
             raise DataError(
-                f"all {split} samples with the label {label!r} are of the class {only!r}; expected at least "
+                f"all {split} {words.samples} with the label {label!r} are of the class {only!r}; expected at least "
                 "2 classes. Use another split salt or other shares, or merge rare classes"
             )
         absent = [name for code, name in enumerate(classes) if code not in here]
         effect = "never predicted" if split == "train" else "not part of the macro averages"
         if absent:
-            notes.append(f"absent from the {split} patients, so {effect}: {_quoted(absent)}")
+            notes.append(f"absent from the {split} {words.units}, so {effect}: {_quoted(absent)}")
     test = splits["test"]
     single = [
         name for code, name in enumerate(classes) if len(np.unique(patients[test][values[test] == code])) == 1
     ]
     if single:
-        notes.append(f"only one test patient, whose chance the intervals cannot show: {_quoted(single)}")
+        notes.append(f"only one test {words.unit}, whose chance the intervals cannot show: {_quoted(single)}")
     if not len(splits["validation"]):
-        notes.append("no labelled validation patients")
+        notes.append(f"no labelled validation {words.units}")
     return notes
 
 

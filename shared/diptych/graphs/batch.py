@@ -40,5 +40,7 @@ def join(batches: Sequence[GraphBatch]) -> GraphBatch:
         graphs=int(graph_starts[-1]),
         roots=None
         if any(each is None for each in roots)
-        else torch.cat([each + start for each, start in zip(roots, node_starts, strict=False)]),  # type: ignore[operator]
+        else torch.cat(
+            [each + start for each, start in zip(roots, node_starts, strict=False) if each is not None]
+        ),
     )

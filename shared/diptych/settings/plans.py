@@ -161,7 +161,7 @@ def evaluator_summaries(found: Found) -> list[tuple[str, str]]:
 def build(made: Plan) -> Study:
     """Reads the data of a plan. Raises DataError when a patient or recording is on both sides of a split."""
     study = made.build()
-    check_leaks(study.samples.ids, study.samples.manifest)
+    check_leaks(study.samples.ids, study.samples.manifest, study.samples.words)
     return study
 
 

@@ -8,5 +8,6 @@ domain = Domain(
     extra="",
     recipe="diptych_sines.recipe:build",
     evaluators={"nearest": "diptych_sines.learning:nearest", "linear": "diptych.evaluation.linear:linear"},
+    commands={"draw": "diptych_sines.drawing:draw"},
     demo="sines/demo.yaml",
 )
