@@ -1,0 +1,21 @@
+"""Molecules for Diptych: contrast with the element knowledge graph (KCL) and of graphs, and property prediction."""
+
+from diptych.domain import Domain
+
+domain = Domain(
+    name="molecules",
+    summary="Molecules: contrast with the element knowledge graph (KCL), graph contrast, property prediction",
+    extra="molecules",
+    recipe="diptych_molecules.recipe:build",
+    evaluators={
+        "linear": "diptych_molecules.evaluators:linear",
+        "knn": "diptych_molecules.evaluators:knn",
+        "mlp": "diptych_molecules.evaluators:mlp",
+        "finetune": "diptych_molecules.evaluators:finetune",
+    },
+    commands={
+        "element": "diptych_molecules.elements:element",
+        "explain": "diptych_molecules.explain:explain",
+    },
+    demo="molecules/demo.yaml",
+)

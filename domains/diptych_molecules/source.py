@@ -1,0 +1,357 @@
+"""Read files of molecules, featurise them once, and put ids, labels and splits to them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from diptych.data.assemble import numbers_of
+from diptych.data.identity import pseudonym_salt, salted_key
+from diptych.data.labels import Label
+from diptych.data.manifest import Entry, Manifest
+from diptych.data.pieces import cache_folder
+from diptych.data.quarantine import Quarantine
+from diptych.errors import DataError
+from diptych.study import Samples
+from diptych.words import Words
+from diptych_molecules import derived, splits
+from diptych_molecules.chunks import jobs
+from diptych_molecules.gather import Gathered, gather
+from diptych_molecules.labels import (
+    Kind,
+    Tasks,
+    check_labels,
+    contradictory,
+    kinds,
+    merged,
+    numeric_columns,
+    read_labels,
+)
+from diptych_molecules.settings import Source, Splitting
+from diptych_molecules.similarity import butina
+from diptych_molecules.store import Store, make_store
+
+__all__ = ["Label", "Molecules", "Source", "Splitting", "prepare"]
+
+Integers = NDArray[np.int64]
+_UNITS = {"scaffold": "scaffold", "random": "molecule", "cluster": "cluster", "column": "molecule"}
+_COMPUTED = "computed "  # prefix of the columns of computed descriptors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Molecules:
+    """A data set of molecules: row i of ``samples`` is the molecule ``rows[i]`` of ``store``."""
+
+    samples: Samples
+    store: Store
+    rows: Integers  # (n,)
+    tasks: Mapping[str, Kind]  # by label
+    identity: Integers  # (n,) code: equal for rows of one molecule
+    identities: list[str]  # by code: InChIKey or canonical SMILES
+    splitting: Splitting
+    report: Mapping[str, str]  # what was found, in lines for inspect and the report
+    workers: int | None = field(repr=False, default=None)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def smiles(self, indices: Integers | None = None) -> list[str]:
+        """The canonical SMILES of the molecules at ``indices``, or of all."""
+        return self.store.all_smiles(self.rows if indices is None else self.rows[indices])
+
+    def fingerprints(self, indices: Integers) -> NDArray[np.uint8]:
+        """Packed Morgan fingerprints (n, 128); see ``derived.fingerprints``."""
+        return np.asarray(derived.fingerprints(self.store, self.workers)[self.rows[indices]])
+
+    def units(self, split: Splitting) -> tuple[Integers, list[str]]:
+        """(code of the unit of each molecule, text of each unit by code) for a way of splitting."""
+        return _units(split, self.store, self.rows, self.identity, self.identities, self.workers)
+
+    def split(self, split: Splitting) -> NDArray[np.object_]:
+        """The split of every molecule under other settings than those of the run, (n,)."""
+        return splits.deal(*self.units(split), split)
+
+    @cached_property
+    def molecule_ids(self) -> Integers:
+        """(n,) a number equal for rows of one molecule, the same in every data set."""
+        return numbers_of(self.samples.ids["recording"])
+
+    @cached_property
+    def unit_ids(self) -> Integers:
+        """(n,) a number equal within a unit of the split: a scaffold, a cluster or a molecule."""
+        return numbers_of(self.samples.ids["patient"])
+
+
+def prepare(
+    source: Source,
+    labels: Mapping[str, Label],
+    tasks: Tasks,
+    split: Splitting,
+    *,
+    cache: str | Path | None = None,
+    workers: int | None = None,
+) -> Molecules:
+    """Read every file once, featurise its molecules or find them in the cache, and describe them.
+
+    Args:
+        source: Where the molecules are.
+        labels: Labels by name.
+        tasks: Columns that are labels of their own name, as numbers; "all" takes every numeric one.
+        split: What stays together and how it is dealt out.
+        cache: Folder of featurised molecules; by default ``DIPTYCH_CACHE`` or the user's cache folder.
+        workers: Processes; by default one per CPU this process may use.
+
+    Raises:
+        ConfigError: an unknown column, a text that is no split.
+        DataError: no molecules, too many in quarantine, one molecule in several splits.
+    """
+    check_labels(labels, tasks)
+    folder = cache_folder(cache, "molecules")
+    quarantine = Quarantine()
+    gathered = gather(source, quarantine)
+    wanted = [
+        job
+        for part in gathered.parts
+        for job in jobs(
+            part.texts,
+            "sdf" if part.form == "sdf" else "smiles",
+            source.standard,
+            source.isolated_atoms == "drop",
+        )
+    ]
+    store, fate = make_store(wanted, folder, workers)
+    for row, reason in store.rejected:
+        quarantine.add(gathered.name(row), reason)
+    if not len(store):
+        raise DataError(f"no molecule can be used: {_reasons(quarantine)}")
+    quarantine.check(gathered.total, source.max_quarantined)
+    rows = np.arange(len(store))
+    columns = {**gathered.columns(store.rows), **_computed(source, store, workers)}
+    report: dict[str, str] = {}
+    found = _all_labels(labels, tasks, columns, gathered, split)
+    table = read_labels(found, columns, report)
+    identity, identities = _identity(source, store, workers)
+    report |= _report_duplicates(table, identity, source)
+    named = None if split.column is None else splits.from_column(columns[split.column], split.column)
+    if source.duplicates == "merge":
+        rows = np.unique(identity, return_index=True)[1].astype(np.int64)
+        table = merged(table, identity)
+        order = np.argsort(rows)  # in the order of the files
+        rows, table, identity = rows[order], table.iloc[order].reset_index(drop=True), identity[rows[order]]
+        named = None if named is None else named[rows]
+    units, texts = _units(split, store, rows, identity, identities, workers)
+    dealt = splits.deal(units, texts, split) if named is None else named
+    words = Words(unit=_UNITS[split.by], recording="molecule", sample="molecule", overlap="report")
+    ids = _ids(units, texts, identity, identities, dealt, words)
+    if named is not None:
+        _check_columns_split(identity, dealt, source)
+    samples = Samples(
+        ids=ids,
+        labels=table,
+        manifest=_manifest(gathered, store),
+        quarantine=quarantine,
+        words=words,
+    )
+    return Molecules(
+        samples=samples,
+        store=store,
+        rows=rows,
+        tasks=kinds(table),
+        identity=identity,
+        identities=identities,
+        splitting=split,
+        report={**_report(gathered, store, fate, rows, ids, quarantine, split, words), **report},
+        workers=workers,
+    )
+
+
+def _all_labels(
+    labels: Mapping[str, Label],
+    tasks: Tasks,
+    columns: Mapping[str, Sequence[str | None]],
+    gathered: Gathered,
+    split: Splitting,
+) -> dict[str, Label]:
+    """The labels and the tasks; every column that a setting names is there."""
+    for name, label in labels.items():
+        gathered.need(str(label.column), f"labels.{name}.column", columns)
+    if split.column is not None:
+        gathered.need(split.column, "split.column", columns)
+    if tasks == "all":
+        taken = {label.column for label in labels.values()} | {split.column}
+        tasks = numeric_columns({name: texts for name, texts in columns.items() if name not in taken})
+    for name in tasks or ():
+        gathered.need(name, "tasks", columns)
+    return {**labels, **{name: Label(column=name, number=True) for name in tasks or ()}}
+
+
+def _computed(source: Source, store: Store, workers: int | None) -> dict[str, list[str | None]]:
+    """Columns of descriptors, as the texts that labels are read from."""
+    if not source.computed:
+        return {}
+    values = derived.descriptors(store, source.computed, workers)
+    return {
+        f"{_COMPUTED}{name}": [
+            None if np.isnan(value) else repr(value) for value in values[:, place].tolist()
+        ]
+        for place, name in enumerate(source.computed)
+    }
+
+
+def _identity(source: Source, store: Store, workers: int | None) -> tuple[Integers, list[str]]:
+    """(code of each stored molecule, what identifies the molecule of each code)."""
+    if source.identity == "inchikey":
+        return derived.inchikeys(store, workers)
+    encoded = store.smiles_array().dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+
+
+def _units(
+    split: Splitting,
+    store: Store,
+    rows: Integers,
+    identity: Integers,
+    identities: list[str],
+    workers: int | None,
+) -> tuple[Integers, list[str]]:
+    """(code of the unit of each molecule, text of each unit by code)."""
+    if split.by in ("random", "column"):
+        return identity, identities
+    if split.by == "cluster":
+        return _whole_molecules(
+            butina(derived.fingerprints(store, workers)[rows], split.similarity), identity, identities
+        )
+    codes, texts = derived.scaffolds(store, workers)
+    codes = codes[rows]
+    if split.acyclic == "apart" and "" in texts:
+        acyclic = codes == texts.index("")
+        codes = np.where(acyclic, len(texts) + identity, codes)
+        texts = [*texts, *identities]
+    return _whole_molecules(codes, identity, texts)
+
+
+def _whole_molecules(codes: Integers, identity: Integers, texts: list[str]) -> tuple[Integers, list[str]]:
+    """Units of which rows of one molecule share one: that of its first row.
+
+    Two SMILES of one InChIKey may be tautomers with different scaffolds or fingerprints.
+    """
+    _, first, inverse = np.unique(identity, return_index=True, return_inverse=True)
+    return codes[first][inverse], texts
+
+
+def _ids(
+    units: Integers,
+    texts: list[str],
+    identity: Integers,
+    identities: list[str],
+    dealt: NDArray[np.object_],
+    words: Words,
+) -> pd.DataFrame:
+    """Salted keys of units and molecules, as compact texts: data sets may have millions of rows."""
+    patient = _keys(units, texts, words.unit)
+    recording = patient if words.unit == "molecule" else _keys(identity, identities, "molecule")
+    columns = {
+        "patient": patient,
+        "recording": recording,
+        "trial": recording,
+        "split": pa.array(dealt, pa.string()),
+    }
+    dtype = pd.StringDtype("pyarrow")
+    return pd.DataFrame({name: pd.Series(column, dtype=dtype) for name, column in columns.items()})
+
+
+def _keys(codes: Integers, texts: list[str], kind: str) -> pa.Array:
+    """The salted key of each row's text."""
+    salt = pseudonym_salt()
+    used, inverse = np.unique(codes, return_inverse=True)
+    keys = pa.array([salted_key(salt, f"{kind}:{texts[code]}") for code in used.tolist()], pa.string())
+    return keys.take(pa.array(inverse))
+
+
+def _check_columns_split(identity: Integers, dealt: NDArray[np.object_], source: Source) -> None:
+    """Raise DataError where a column puts one molecule into several splits."""
+    pairs = pd.DataFrame({"molecule": identity, "split": dealt}).drop_duplicates()
+    several = int((pairs["molecule"].value_counts() > 1).sum())
+    if several:
+        raise DataError(
+            f"{several} molecules are in more than one split of the column (the same {source.identity}); "
+            "remove them, or let data.duplicates: merge keep the first row of each"
+        )
+
+
+def _report_duplicates(table: pd.DataFrame, identity: Integers, source: Source) -> dict[str, str]:
+    repeated = len(identity) - len(np.unique(identity))
+    text = f"{repeated} rows repeat a molecule (same {source.identity})"
+    if not repeated:
+        return {"duplicates": "none"}
+    differing = {name: count for name, count in contradictory(table, identity).items() if count}
+    if differing:
+        listed = ", ".join(f"{name} ({count})" for name, count in differing.items())
+        text += f"; molecules whose rows differ in a label: {listed}"
+    fate = (
+        "all rows are kept" if source.duplicates == "keep" else "the first row of each is kept, labels merged"
+    )
+    return {"duplicates": f"{text}; {fate}"}
+
+
+def _manifest(gathered: Gathered, store: Store) -> Manifest:
+    used = np.bincount(gathered.part_of(store.rows), minlength=len(gathered.parts))
+    return Manifest(
+        gathered.root,
+        [
+            Entry(
+                path=part.path,
+                size=part.checksum.size,
+                sha256=part.checksum.sha256,
+                patient="",
+                recording="",
+                facts={"format": part.form, "molecules": int(used[number])},
+            )
+            for number, part in enumerate(gathered.parts)
+        ],
+    )
+
+
+def _report(
+    gathered: Gathered,
+    store: Store,
+    fate: str,
+    rows: Integers,
+    ids: pd.DataFrame,
+    quarantine: Quarantine,
+    split: Splitting,
+    words: Words,
+) -> dict[str, str]:
+    """What was found, in lines."""
+    forms = Counter(part.form for part in gathered.parts)
+    lines = {
+        "molecules": f"{len(rows)} of {gathered.total} rows in {len(gathered.parts)} files "
+        f"({', '.join(f'{count} {form}' for form, count in forms.items())})",
+        "split": f"by {split.by}, {splits.resolved(split).replace('_', ' ')}"
+        if split.column is None
+        else f"by column {split.column!r}",
+        "store": f"{store.bytes / len(store):.0f} bytes a molecule, {fate}",
+        "quarantine": "; ".join(f"{kind} ({count})" for kind, count in quarantine.kinds().items()) or "none",
+    }
+    if words.unit != "molecule":
+        lines[words.units] = str(ids["patient"].nunique())
+    notes = [f"{part.path}: {note}" for part in gathered.parts for note in part.notes]
+    if notes:
+        lines["encoding"] = "; ".join(notes[:5]) + ("; ..." if len(notes) > 5 else "")
+    if gathered.other:
+        listed = ", ".join(f"{suffix} ({count})" for suffix, count in gathered.other.most_common(6))
+        lines["files without molecules"] = listed
+    return lines
+
+
+def _reasons(quarantine: Quarantine) -> str:
+    common = Counter(row.reason for row in quarantine.rows).most_common(3)
+    return "; ".join(f"{reason} ({count})" for reason, count in common) or "the files have no rows"
