@@ -65,7 +65,10 @@ class Pass:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Passes followed by one step of one optimiser over ``trains``, then ``after`` (a teacher's update)."""
+    """Passes followed by one step of one optimiser over ``trains``, then ``after`` (a teacher's update).
+
+    ``after_epoch`` is called at the end of each epoch, when all phases have taken its last step.
+    """
 
     name: str
     passes: Sequence[Pass]
@@ -73,6 +76,7 @@ class Phase:
     optimizer: OptimizerFactory
     schedule: ScheduleFactory | None = None
     after: Sequence[Callable[[], None]] = ()
+    after_epoch: Sequence[Callable[[], None]] = ()
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The trainable parameters of this phase, each once."""

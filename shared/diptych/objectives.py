@@ -19,7 +19,7 @@ from diptych.losses.alignment import AlignmentForm, alignment
 from diptych.losses.contrast import Similarity, contrast, mean_over_anchors, mean_over_pairs
 from diptych.losses.masked import Form
 from diptych.losses.matching import Positives
-from diptych.losses.scattering import scattering
+from diptych.losses.scattering import batch_centre, scattering
 from diptych.queue import Queue
 from diptych.rows import GridScope, Level, grid_rows, parts_rows, whole_rows
 from diptych.types import Encoded, Rows, Views
@@ -177,15 +177,48 @@ class Alignment(nn.Module):
 
 
 class Scattering(nn.Module):
-    """Push the online rows of each view away from their common centre (representation scattering)."""
+    """Push the online rows of each view away from their common centre (representation scattering).
 
-    def __init__(self, *, level: Level = "whole") -> None:
+    Args:
+        level: whole samples, positions of dense maps, or parts.
+        momentum: 0 takes the centre of the batch; above 0 the centre is a moving mean over batches, to which each
+            adds its own, with gradient, with a weight of 1 - momentum.
+        width: of the rows; needed for a moving mean, which is kept in checkpoints.
+
+    Raises:
+        ConfigError: a momentum outside 0..1, or a moving mean of rows of unknown width.
+    """
+
+    centre: Tensor
+    batches: Tensor
+
+    def __init__(self, *, level: Level = "whole", momentum: float = 0.0, width: int | None = None) -> None:
         super().__init__()
+        if not 0 <= momentum < 1:
+            raise ConfigError(f"a centre's momentum must lie in 0..1 and below 1, got {momentum}")
+        if momentum and width is None:
+            raise ConfigError("a moving centre needs the width of the rows; give width")
         self.level: Level = level
+        self.momentum = momentum
+        if momentum:
+            self.register_buffer("centre", torch.zeros(width or 0))
+            self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def forward(self, online: tuple[Encoded, ...], target: tuple[Encoded, ...], batch: Views) -> Tensor:
         """Mean over views of the scattering loss over the rows of all processes."""
-        return torch.stack([scattering(_level_rows(each, self.level)) for each in online]).mean()
+        rows = [_level_rows(each, self.level) for each in online]
+        if not self.momentum:
+            return torch.stack([scattering(each) for each in rows]).mean()
+        return torch.stack([scattering(each, self._moved(each)) for each in rows]).mean()
+
+    def _moved(self, rows: Tensor) -> Tensor:
+        """The moving centre with these rows in it; remembered in training. Divided by the weight it has so far."""
+        moved = self.momentum * self.centre + (1 - self.momentum) * batch_centre(rows)
+        batches = self.batches + 1
+        if self.training:
+            self.centre.copy_(moved.detach())
+            self.batches.copy_(batches)
+        return moved / (1 - self.momentum ** batches.to(moved.dtype))
 
 
 def _level_rows(encoded: Encoded, level: Level) -> Tensor:

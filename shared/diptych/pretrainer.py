@@ -114,6 +114,10 @@ class Pretrainer(LightningModule):
             self._train_phase(phase, trained, optimizer, batches, values)
             if phase.schedule is not None:
                 next(schedules).step()
+        if self.batch == self.batches_per_epoch:
+            with torch.no_grad():
+                for call in (call for phase in self.method.phases for call in phase.after_epoch):
+                    call()
         self.step += 1
         self._remember(values)
         if self.step % self.log_every == 0 or self.step == self.total_steps:

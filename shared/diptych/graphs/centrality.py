@@ -52,7 +52,7 @@ def leading_eigenvector(batch: GraphBatch, rounds: int = 100) -> Tensor:
 def spared(scores: Tensor, graph: Tensor, graphs: int, fraction: float, most: float) -> Tensor:
     """The probability to drop each item, less for the central: min(fraction (max s - s) / (max s - mean s), most).
 
-    With s = log ``scores`` and max and mean over the items of a graph (Zhu et al. 2021, GCA, equations 4 and 8).
+    With s = log ``scores`` and max and mean over the items of a graph (Zhu et al. 2021, GCA).
     Scores of 0 count as the lowest positive one; where all are the same, each item is dropped with ``fraction``.
 
     Args:

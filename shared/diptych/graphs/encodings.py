@@ -20,7 +20,7 @@ def random_walk_returns(batch: GraphBatch, steps: int, *, block: int = 64) -> Te
     """How likely a random walk is back where it began after 1 to ``steps`` steps, (m, steps) float32.
 
     The diagonals of P, P^2, ... with P = D^-1 A and D the out-degrees (Dwivedi et al. 2022, "Graph Neural Networks
-    with Learnable Structural and Positional Representations", equation 10, RWPE), exactly: walks from the i-th
+    with Learnable Structural and Positional Representations", RWPE), exactly: walks from the i-th
     nodes of all graphs are followed at once, ``block`` starts at a time. Memory grows with (m + e) block, time with
     (m + e) steps times the nodes of the largest graph. A node without out-edges is never returned to.
     """

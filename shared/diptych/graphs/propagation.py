@@ -24,7 +24,7 @@ class NormalisedAdjacency(NamedTuple):
 
 
 def normalised_adjacency(edges: Tensor, nodes: int, weights: Tensor | None = None) -> NormalisedAdjacency:
-    """D^-1/2 (A + I) D^-1/2 with D the in-degrees of A + I (Kipf & Welling 2017, equation 2).
+    """D^-1/2 (A + I) D^-1/2 with D the in-degrees of A + I (Kipf & Welling 2017).
 
     Args:
         edges: (2, e), sources above targets.

@@ -229,7 +229,7 @@ class Subgraph:
         else:
             first = torch.zeros_like(batch.graph, dtype=torch.bool).index_fill(0, batch.roots, True)
         wait = -torch.log1p(-_uniform(len(batch.graph), batch, generator))
-        reached = self._times(batch, torch.where(first, 0.0, torch.inf), wait)
+        reached = self._times(batch, torch.where(first, 0.0, torch.inf).to(wait.dtype), wait)
         quota = (count.double() * self.fraction).ceil().long()
         if batch.roots is not None:
             quota = quota.maximum(segment_sum(first.long(), batch.graph, batch.graphs))
