@@ -37,7 +37,7 @@ class LinearFit:
     classes: int  # 0 for regression
     faults: Sequence[str] = field(default=())
 
-    def predict(self, features: Floats) -> Floats:
+    def predict(self, features: Any) -> Floats:
         """(n, classes) probabilities, 0 for classes without a training sample; or (n,) numbers."""
         return _predict(self.model, self.steps.transform(features), self.classes)
 
@@ -47,12 +47,13 @@ class LinearFit:
 
 
 def fit_linear(
-    features: Floats,
+    features: Any,
     target: Target,
     train: Indices,
     *,
     seed: int = 0,
     impute: bool = False,
+    standardise: bool = True,
     strengths: Sequence[float] = STRENGTHS,
 ) -> LinearFit:
     """Standardise, choose the strength on folds of patients within ``train``, fit on all of it.
@@ -61,11 +62,12 @@ def fit_linear(
     log loss; regression is ridge, chosen by squared error. Every step is fitted within the fold.
 
     Args:
-        features: (n, d) of all samples of the target.
+        features: (n, d) of all samples of the target, an array; or a sparse matrix, not standardised.
         target: The label.
         train: Positions of the labelled training samples.
         seed: Shuffles the folds.
         impute: Replace NaN by the training median first.
+        standardise: Scale every feature to mean 0 and SD 1 of the training samples.
         strengths: Ascending values of C; alpha of ridge is 1 / C.
     """
     x, y, patients = features[train], target.values[train], target.patients[train]
@@ -75,7 +77,8 @@ def fit_linear(
     if folds:
         losses = np.zeros(len(strengths))
         for fitted, judged in folds:
-            losses += _path_losses(x, y, fitted, judged, classes, strengths, impute)
+            steps = _steps(impute, standardise)
+            losses += _path_losses(x, y, fitted, judged, classes, strengths, steps)
         best = int(np.argmin(losses))
         if best in (0, len(strengths) - 1):
             faults.append(f"the chosen C is at the edge of the grid ({strengths[best]:g})")
@@ -83,7 +86,7 @@ def fit_linear(
     else:
         strength = min(strengths, key=lambda value: abs(np.log(value)))
         faults.append(f"too few patients to choose C in some fits, {strength:g} taken")
-    steps = _steps(impute)
+    steps = _steps(impute, standardise)
     model = _model(classes, strength)
     if not _fit(model, steps.fit_transform(x), y, classes):
         faults.append(f"logistic regression did not converge in {STEPS} steps")
@@ -122,16 +125,15 @@ def _with_two_classes(
 
 
 def _path_losses(
-    x: Floats,
+    x: Any,
     y: Floats,
     fitted: NDArray[np.int64],
     judged: NDArray[np.int64],
     classes: int,
     strengths: Sequence[float],
-    impute: bool,
+    steps: Pipeline,
 ) -> Floats:
     """Summed loss on the judged samples for each strength, each fit starting from the one before."""
-    steps = _steps(impute)
     seen, unseen = steps.fit_transform(x[fitted]), steps.transform(x[judged])
     losses = np.full(len(strengths), np.inf)
     model: Any = None
@@ -153,11 +155,9 @@ def _path_losses(
     return losses
 
 
-def _steps(impute: bool) -> Pipeline:
-    scaler = StandardScaler()
-    if not impute:
-        return make_pipeline(scaler)
-    return make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), scaler)
+def _steps(impute: bool, standardise: bool) -> Pipeline:
+    imputer = [SimpleImputer(strategy="median", keep_empty_features=True)] if impute else []
+    return make_pipeline(*imputer, StandardScaler() if standardise else "passthrough")
 
 
 def _model(classes: int, strength: float) -> Any:
@@ -166,7 +166,7 @@ def _model(classes: int, strength: float) -> Any:
     return Ridge(alpha=1.0 / strength)
 
 
-def _fit(model: Any, x: Floats, y: Floats, classes: int) -> bool:
+def _fit(model: Any, x: Any, y: Floats, classes: int) -> bool:
     """Fit in place; whether it converged. The caller reports it, in place of scikit-learn's warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -174,7 +174,7 @@ def _fit(model: Any, x: Floats, y: Floats, classes: int) -> bool:
     return not classes or bool(np.max(model.n_iter_) < STEPS)
 
 
-def _predict(model: Any, x: Floats, classes: int) -> Floats:
+def _predict(model: Any, x: Any, classes: int) -> Floats:
     if not classes:
         return np.asarray(model.predict(x), dtype=np.float64)
     full = np.zeros((len(x), classes))
