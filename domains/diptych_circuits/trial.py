@@ -1,0 +1,240 @@
+"""One evaluation of circuits: its targets, labels and options, and the rows of its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diptych.errors import ConfigError
+from diptych.evaluation.frozen import encoders_of, random_encoder, torch_seed
+from diptych.evaluation.metrics import Floats
+from diptych.study import Indices, Study
+from diptych_circuits import baselines
+from diptych_circuits.balanced.losses import ClassLoss, RegressionLoss, make_loss
+from diptych_circuits.downstream import Downstream
+from diptych_circuits.evaluated import circuits_of, features_of_pairs, node_statistics, surroundings_of
+from diptych_circuits.fitting import Fitting, Portions, fit, predict
+from diptych_circuits.heads import Encoding, Head, Kept, Network
+from diptych_circuits.portions import Tables, netlist_portions, node_rows, random_portions, sampled_portions
+from diptych_circuits.scored import Predicted
+from diptych_circuits.targets import Targets
+
+Mode = Literal["frozen", "downstream", "finetune"]
+Subgraphs = Literal["whole", "sampled"]
+PRETRAINED = "pretrained"
+ALONE = "statistics alone, the same head"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of the evaluators of circuits, checked; see :func:`diptych_circuits.coupling.coupling`."""
+
+    mode: Mode
+    statistics: bool
+    distances: bool
+    loss: RegressionLoss | ClassLoss
+    balance: bool
+    fractions: tuple[float, ...]
+    seeds: int
+    epochs: int
+    rate: float
+    encoder_rate: float
+    batch_size: int
+    hidden: int
+    dropout: float
+    subgraphs: Subgraphs
+    device: str
+
+    def __post_init__(self) -> None:
+        for name, known in (("mode", Mode), ("subgraphs", Subgraphs)):
+            if getattr(self, name) not in get_args(known):
+                raise ConfigError(
+                    f"{name} is one of {', '.join(get_args(known))}; got {getattr(self, name)!r}"
+                )
+        least = {"batch_size": 2, "hidden": 1}
+        for name, number in least.items():
+            if getattr(self, name) < number:
+                raise ConfigError(f"{name}: expected at least {number}; got {getattr(self, name)}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"dropout is from 0 to below 1; got {self.dropout:g}")
+
+    @property
+    def fitting(self) -> Fitting:
+        """How networks are trained."""
+        return Fitting(epochs=self.epochs, rate=self.rate, encoder_rate=self.encoder_rate)
+
+
+class Trial:
+    """Targets with their labels, and everything that rows are made of.
+
+    Args:
+        study: The netlists and how to make an encoder.
+        targets: n targets.
+        labels: (n,) numbers, or class codes.
+        classes: 0 for numbers.
+        options: The options.
+    """
+
+    def __init__(self, study: Study, targets: Targets, labels: Any, classes: int, options: Options) -> None:
+        self.study, self.targets, self.classes, self.options = study, targets, classes, options
+        self.labels = labels
+        self.circuits = circuits_of(study)
+        around = surroundings_of(self.circuits)
+        self.statistics = node_statistics(self.circuits, around)
+        self.pairs = features_of_pairs(around, targets)
+        given = self.pairs if options.distances else self.pairs[:, :0]
+        self.tables = Tables(targets, given)
+        self.wanted = torch.from_numpy(labels if classes else np.asarray(labels, np.float32))
+
+    def contenders(self, encoder: nn.Module | Sequence[nn.Module]) -> list[Predicted]:
+        """All rows, those of the largest fraction first; the first row of each fraction is the pretrained one."""
+        rows = self._networks(encoder)
+        features = baselines.join_features(self.statistics, self.pairs, self.targets)
+        found: list[Predicted] = []
+        for fraction in self.options.fractions:
+            for name, (repeats, make) in rows.items():
+
+                def trained(train: Indices, repeat: int, make: MakeRows = make) -> Floats:
+                    return self.tested(make(repeat), train, repeat, fraction)  # noqa: B023  (called at once)
+
+                number = repeats if fraction == 1.0 else max(repeats, self.options.seeds)
+                found.append(self._row(name, fraction, number, trained))
+            once = 1 if fraction == 1.0 else self.options.seeds
+            found.append(self._row(baselines.TREES, fraction, once, self._trees(features)))
+            if len(np.unique(self.targets.kind[self.targets.test])) > 1:
+                found.append(self._row(baselines.KIND_MEAN, fraction, once, self._kind_mean))
+            found.append(self._row(baselines.CONSTANT, fraction, once, self._constant))
+        return found
+
+    def tested(self, rows: nn.Module, train: Indices, repeat: int, fraction: float) -> Floats:
+        """Predictions for the test targets of a network trained on these training targets."""
+        network = self.trained(rows, train, repeat, fraction)
+        return predict(network, self.portions, self.targets.test)
+
+    def trained(self, rows: nn.Module, train: Indices, repeat: int, fraction: float = 1.0) -> Network:
+        """A head, and what else is trainable, after training."""
+        targets, options = self.targets, self.options
+        validation = targets.few(targets.validation, fraction, repeat % options.seeds)
+        wanted = self.wanted[torch.from_numpy(train)]
+        with torch_seed(repeat):
+            if self.classes:
+                loss = make_loss(options.loss, wanted, classes=self.classes)
+            else:
+                loss = make_loss(options.loss, wanted)
+            head = self.new_head(int(rows.width), wanted)  # type: ignore[arg-type]
+            network = Network(rows, head)
+            return fit(
+                network, loss, self.portions, self.wanted, train, validation, options.fitting, seed=repeat
+            )
+
+    def new_head(self, width: int, wanted: Tensor) -> Head:
+        """A head with fresh weights, centred on the training labels."""
+        numbers = wanted.float()
+        spread = float(numbers.std(correction=0)) if len(numbers) > 1 else 1.0
+        return Head(
+            width,
+            self.targets.ends.shape[1],
+            len(self.targets.kinds),
+            self.tables.features.shape[1],
+            max(1, self.classes),
+            hidden=self.options.hidden,
+            dropout=self.options.dropout,
+            centre=0.0 if self.classes else float(numbers.mean()),
+            scale=1.0 if self.classes else spread or 1.0,
+        )
+
+    @cached_property
+    def portions(self) -> Portions:
+        """How an epoch is cut into steps."""
+        options = self.options
+        if options.mode == "frozen":
+            return random_portions(self.tables, options.batch_size)
+        if options.subgraphs == "sampled":
+            return sampled_portions(self.tables, self.study.surroundings, options.batch_size)
+        return netlist_portions(self.tables, self.circuits, self.study.whole, NODES_OF_A_STEP)
+
+    def _networks(self, encoder: nn.Module | Sequence[nn.Module]) -> dict[str, tuple[int, MakeRows]]:
+        """The rows that are networks: their name, number of repeats, and what makes rows of nodes in each."""
+        study, options = self.study, self.options
+        encoders = encoders_of(encoder)
+        repeats = max(options.seeds, len(encoders))
+        rows: dict[str, tuple[int, MakeRows]]
+        if options.mode == "finetune":
+            return {
+                PRETRAINED: (repeats, lambda k: self._encoding(deepcopy(encoders[k % len(encoders)]))),
+                "from scratch": (options.seeds, lambda k: self._encoding(random_encoder(study, k))),
+            }
+        kept = [self.embedded(each) for each in encoders]
+        random = [self.embedded(random_encoder(study, k)) for k in range(options.seeds)]
+        rows = {
+            PRETRAINED: (repeats, lambda k: self.rows_of(kept[k % len(kept)])),
+            "random weights": (options.seeds, lambda k: self.rows_of(random[k % len(random)])),
+        }
+        if options.statistics or options.mode == "downstream":
+            nothing = torch.zeros(len(self.circuits), 0)
+            rows[ALONE] = (options.seeds, lambda k: self.rows_of(nothing))
+        return rows
+
+    def embedded(self, encoder: nn.Module) -> Tensor:
+        """(N, width) rows of all nodes, of a frozen encoder."""
+        return node_rows(
+            encoder, self.circuits, self.study.whole, nodes=NODES_AT_ONCE, device=self.options.device
+        )
+
+    def rows_of(self, embedding: Tensor) -> nn.Module:
+        """What makes rows of nodes from a frozen embedding: itself, or the network that is trained upon it."""
+        given = self._given_statistics()
+        if self.options.mode == "frozen":
+            return Kept(torch.cat([embedding, given], dim=1))
+        kind = torch.from_numpy(np.asarray(self.circuits.kind, np.int64))
+        return Downstream(kind, embedding, given, width=self.options.hidden, dropout=self.options.dropout)
+
+    def _encoding(self, encoder: nn.Module) -> nn.Module:
+        return Encoding(encoder.requires_grad_(True), self._given_statistics())
+
+    def _given_statistics(self) -> Tensor:
+        table = torch.from_numpy(np.asarray(self.statistics, np.float32))
+        return table if self.options.statistics else table[:, :0]
+
+    def _row(
+        self, name: str, fraction: float, repeats: int, predicted: Callable[[Indices, int], Floats]
+    ) -> Predicted:
+        targets, predictions, samples, designs = self.targets, [], [], 0
+        for repeat in range(repeats):
+            draw = repeat % self.options.seeds
+            train = targets.few(targets.train, fraction, draw)
+            if self.options.balance:
+                train = targets.balanced(train, draw)
+            predictions.append(predicted(train, repeat))
+            samples.append(len(train))
+            designs = len(np.unique(targets.design[train]))
+        return Predicted(
+            name=name,
+            fraction=fraction,
+            predictions=predictions,
+            designs=designs,
+            samples=round(float(np.mean(samples))),
+        )
+
+    def _trees(self, features: Floats) -> Callable[[Indices, int], Floats]:
+        return lambda train, repeat: baselines.trees(
+            features, self.labels, self.classes, train, self.targets.test, repeat
+        )
+
+    def _kind_mean(self, train: Indices, _: int) -> Floats:
+        return baselines.kind_mean(self.targets, self.labels, self.classes, train, self.targets.test)
+
+    def _constant(self, train: Indices, _: int) -> Floats:
+        return baselines.constant(self.labels, self.classes, train, self.targets.test)
+
+
+MakeRows = Callable[[int], nn.Module]
+NODES_OF_A_STEP = 4000  # of netlists that share a training step
+NODES_AT_ONCE = 50_000  # of netlists that are embedded together
