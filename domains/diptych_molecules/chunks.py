@@ -107,8 +107,11 @@ def store(job: Job, target: Path) -> None:
 
 def load(target: Path) -> Header | None:
     """The header of a stored chunk, or None where it is not there or not whole."""
-    try:
-        with np.load(target.with_suffix(".npz"), allow_pickle=False) as file:
+    path = target.with_suffix(".npz")
+    if not path.is_file():
+        return None
+    try:  # opened here, for NumPy leaves a damaged file open
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             fields: dict[str, Any] = json.loads(str(file["header"]))
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
         return None  # written again

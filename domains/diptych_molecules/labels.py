@@ -41,9 +41,12 @@ def numeric_columns(columns: Mapping[str, Sequence[str | None]]) -> list[str]:
 
 
 def read_labels(
-    labels: Mapping[str, Label], columns: Mapping[str, Sequence[str | None]], report: dict[str, str]
+    labels: Mapping[str, Label],
+    columns: Mapping[str, Sequence[str | None]],
+    count: int,
+    report: dict[str, str],
 ) -> pd.DataFrame:
-    """Labels by name, one row a molecule: float64 with NaN, or objects with None, where unknown.
+    """Labels by name of ``count`` molecules, one row each: float64 with NaN, or objects with None, where unknown.
 
     A text that is no number, or matches no class, is a missing label; the report counts them.
 
@@ -53,7 +56,7 @@ def read_labels(
     for name, label in labels.items():
         values[name] = read_values(label, columns[str(label.column)])
         report_label(name, values[name], report)
-    table = pd.DataFrame({name: each.values for name, each in values.items()})
+    table = pd.DataFrame({name: each.values for name, each in values.items()}, index=pd.RangeIndex(count))
     if empty := [str(name) for name in table.columns if table[name].isna().all()]:
         raise DataError(
             f"the label{'s' if len(empty) > 1 else ''} {', '.join(map(repr, empty))} "
@@ -90,4 +93,4 @@ def merged(table: pd.DataFrame, codes: NDArray[np.int64]) -> pd.DataFrame:
             columns[name] = first.where(groups[name].nunique() <= 1)
             if table[name].dtype == object:
                 columns[name] = columns[name].astype(object).where(columns[name].notna(), None)
-    return pd.DataFrame(columns).reset_index(drop=True)
+    return pd.DataFrame(columns, index=np.unique(codes)).reset_index(drop=True)

@@ -137,7 +137,7 @@ def prepare(
     columns = {**gathered.columns(store.rows), **_computed(source, store, workers)}
     report: dict[str, str] = {}
     found = _all_labels(labels, tasks, columns, gathered, split)
-    table = read_labels(found, columns, report)
+    table = read_labels(found, columns, len(store), report)
     identity, identities = _identity(source, store, workers)
     report |= _report_duplicates(table, identity, source)
     named = None if split.column is None else splits.from_column(columns[split.column], split.column)

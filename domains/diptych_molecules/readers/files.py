@@ -75,7 +75,8 @@ def find(
     named = [(each.relative_to(root).as_posix(), form or form_of(each)) for each in sorted(files)]
     other = Counter(Path(name).suffix.lower() or "no suffix" for name, kind in named if kind is None)
     known = [(name, kind) for name, kind in named if kind is not None]
-    chosen = [(name, kind) for name, kind in known if wanted(name, include, exclude)]
+    alone = place.is_file() and manifest is None  # one file that is named is read, whatever the patterns
+    chosen = [(name, kind) for name, kind in known if alone or wanted(name, include, exclude)]
     if not chosen:
         raise DataError(_nothing(path, len(known), other))
     sums = checksums(root, [name for name, _ in chosen], quarantine=quarantine)

@@ -103,10 +103,17 @@ def _separated(data: bytes, delimiter: str, notes: list[str]) -> Rows:
         )
     except pa.ArrowInvalid as error:
         raise Unreadable(f"damaged: no table of separated values ({_line(error)})") from None
-    table = table.rename_columns([name.strip() for name in table.column_names])
     used = np.ones(table.num_rows + len(wrong), np.bool_)
     used[[number for number, _ in wrong]] = False
-    return Rows(table, np.flatnonzero(used), wrong, notes)
+    return Rows(_named(table), np.flatnonzero(used), wrong, notes)
+
+
+def _named(table: pa.Table) -> pa.Table:
+    """The table with its columns' names stripped. Raises Unreadable where two columns have one name."""
+    names = [name.strip() for name in table.column_names]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise Unreadable(f"ambiguous: {len(twice)} names stand over several columns")
+    return table.rename_columns(names)
 
 
 def _parquet(path: Path) -> Rows:
@@ -119,8 +126,8 @@ def _parquet(path: Path) -> Rows:
         for name, column in zip(table.column_names, table.columns, strict=True)
         if not pa.types.is_nested(column.type)
     ]
-    texts = {name: column.cast(pa.large_string()) for name, column in plain}
-    return Rows(pa.table(texts), np.arange(table.num_rows), [], [])
+    texts = pa.table([column.cast(pa.large_string()) for _, column in plain], [name for name, _ in plain])
+    return Rows(_named(texts), np.arange(table.num_rows), [], [])
 
 
 def _smi(data: bytes, notes: list[str]) -> Rows:
