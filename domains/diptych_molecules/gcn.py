@@ -5,7 +5,6 @@ Letters: m atoms, e directed bonds, n molecules.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -22,11 +21,10 @@ from diptych_molecules.readouts import Set2Set, WeightedSumAndMax
 Features = Literal["element", "all"]
 
 
-class MoleculeGCN(nn.Module):
+class GCN(nn.Module):
     """x_v <- GELU( sum_{u -> v} x_u W + b ) + GELU( x_v R + c ), without degree normalisation or self loops.
 
     Args:
-        sizes: codes of each column of atoms; the domain gives its own.
         features: "element" sees atomic numbers and which atoms are bonded, as KCL does. "all" adds up the tables of
             all columns of atoms, and a neighbour's message is GELU(x_u + row of the bond) W with a row from all
             columns of bonds in every layer.
@@ -41,7 +39,6 @@ class MoleculeGCN(nn.Module):
 
     def __init__(
         self,
-        sizes: Sequence[int] = ATOM_SIZES,
         *,
         features: Features = "element",
         embedding: int = 128,
@@ -61,7 +58,7 @@ class MoleculeGCN(nn.Module):
         if readout not in ("weighted", "set2set"):
             raise ConfigError(f"the readout is weighted or set2set, got {readout!r}")
         self.features = features
-        self.atoms = Inputs([sizes[ATOMIC_NUMBER]] if features == "element" else sizes, embedding)
+        self.atoms = Inputs(ATOM_SIZES[:1] if features == "element" else ATOM_SIZES, embedding)
         widths = [embedding, *[hidden] * (depth - 1)]
         self.neighbours = nn.ModuleList(nn.Linear(width, hidden) for width in widths)
         self.own = nn.ModuleList(nn.Linear(width, hidden) for width in widths)

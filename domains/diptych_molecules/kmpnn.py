@@ -11,7 +11,6 @@ Letters: m atoms, e directed bonds, n molecules, a attribute values, r relations
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -35,7 +34,7 @@ class Matrices(NamedTuple):
     """Theta of every type of edge, computed once for all steps."""
 
     bonds: Tensor  # (kinds, d, d)
-    relations: Tensor  # (a, d, d): that of the attribute value's relation
+    relations: Tensor  # (r, d, d)
 
 
 class Attention(NamedTuple):
@@ -67,7 +66,6 @@ class KMPNN(nn.Module):
     Theta_2 over relations, and x_v <- GRU(ReLU(m_v), x_v).
 
     Args:
-        sizes: codes of each column of atoms; the domain gives its own.
         elements: whether attribute values and relations start from the shipped RotatE embedding or at random. They
             are trained either way.
         features: "element" sees atomic numbers and kinds of bonds, as KCL does; "all" adds up the tables of all
@@ -80,12 +78,12 @@ class KMPNN(nn.Module):
     attribute values.
     """
 
-    slots: Tensor
-    relation_of: Tensor
+    slots: Tensor  # (120, r): the attribute values of an atomic number, by relation
+    members: Tensor  # (r, most): the attribute values of a relation, filled up with the first value
+    place: Tensor  # (a,): where among all members an attribute value stands
 
     def __init__(
         self,
-        sizes: Sequence[int] = ATOM_SIZES,
         *,
         elements: Literal["rotate", "random"] = "rotate",
         features: Literal["element", "all"] = "element",
@@ -101,14 +99,16 @@ class KMPNN(nn.Module):
         if features not in ("element", "all"):
             raise ConfigError(f"features are element or all, got {features!r}")
         graph = knowledge()
-        slots = torch.full((sizes[ATOMIC_NUMBER], len(graph.relations)), -1)
+        slots = torch.full((ATOM_SIZES[ATOMIC_NUMBER], len(graph.relations)), -1)
         slots[: len(graph.slots)] = torch.from_numpy(graph.slots.copy())
         # what has no attribute value points one past the last
         self.register_buffer("slots", slots.where(slots >= 0, len(graph.attributes)), persistent=False)
-        self.register_buffer("relation_of", torch.from_numpy(graph.relation_of), persistent=False)
+        members, place = _by_relation(torch.from_numpy(graph.relation_of))
+        self.register_buffer("members", members, persistent=False)
+        self.register_buffer("place", place, persistent=False)
         self.features, self.steps, self.hidden = features, steps, hidden
         width, edge_width = 128, 64
-        self.atoms = Inputs([sizes[ATOMIC_NUMBER]] if features == "element" else sizes, width)
+        self.atoms = Inputs(ATOM_SIZES[:1] if features == "element" else ATOM_SIZES, width)
         self.attributes = nn.Embedding(len(graph.attributes), width)
         self.bonds = nn.Embedding(BOND_SIZES[KIND], edge_width)
         self.relations = nn.Embedding(len(graph.relations), edge_width)
@@ -120,7 +120,10 @@ class KMPNN(nn.Module):
         self.bond_rows = Inputs(BOND_SIZES[KIND + 1 :], hidden) if features == "all" else None
         self.input = nn.Linear(width, hidden)
         self.attention = nn.Linear(2 * hidden, 1, bias=False)
-        self.bond_matrix, self.relation_matrix = EdgeMatrix(edge_width, hidden), EdgeMatrix(edge_width, hidden)
+        self.bond_matrix, self.relation_matrix = (
+            EdgeMatrix(edge_width, hidden),
+            EdgeMatrix(edge_width, hidden),
+        )
         self.bias = nn.Parameter(torch.zeros(hidden))
         self.cell = nn.GRUCell(hidden, hidden)
         self.readout = Set2Set(hidden, iterations=iterations)
@@ -138,9 +141,9 @@ class KMPNN(nn.Module):
     def present(self, batch: GraphBatch) -> Tensor:
         """(n, a) bool: which attribute values a molecule's elements have."""
         slots = self.slots[batch.nodes[:, ATOMIC_NUMBER]]
-        cells = batch.graph[:, None] * (len(self.relation_of) + 1) + slots
+        cells = batch.graph[:, None] * (len(self.place) + 1) + slots
         found = torch.zeros(
-            batch.graphs * (len(self.relation_of) + 1), dtype=torch.bool, device=slots.device
+            batch.graphs * (len(self.place) + 1), dtype=torch.bool, device=slots.device
         ).index_fill(0, cells.flatten(), True)
         return found.view(batch.graphs, -1)[:, :-1]
 
@@ -153,7 +156,7 @@ class KMPNN(nn.Module):
         shared = F.relu(self.input(self.attributes.weight))
         matrices = Matrices(
             self.bond_matrix(self.bonds.weight),
-            self.relation_matrix(self.relations.weight)[self.relation_of],
+            self.relation_matrix(self.relations.weight),
         )
         rows = None if self.bond_rows is None else self.bond_rows(batch.edge_features[:, KIND + 1 :])
         slots = self.slots[columns[:, 0]]
@@ -192,9 +195,20 @@ class KMPNN(nn.Module):
         messages = summed.view(len(x), kinds * d) @ matrices.view(kinds * d, d)
         return messages if rows is None else messages + segment_sum(shares[:, None] * rows, targets, len(x))
 
-    @staticmethod
-    def _from_relations(shared: Tensor, shares: Tensor, slots: Tensor, matrices: Tensor) -> Tensor:
+    def _from_relations(self, shared: Tensor, shares: Tensor, slots: Tensor, matrices: Tensor) -> Tensor:
         """(m, d): the messages of all attribute values, weighed by the shares that each atom gives them."""
-        told = torch.bmm(shared[:, None], matrices)[:, 0]
+        told = torch.bmm(shared[self.members], matrices).flatten(0, 1)[self.place]
         spread = shares.new_zeros(len(slots), len(shared) + 1).scatter(1, slots, shares)
         return spread[:, :-1] @ told
+
+
+def _by_relation(relation_of: Tensor) -> tuple[Tensor, Tensor]:
+    """The attribute values of each relation, as many columns as the largest has, and where each value stands."""
+    groups = [(relation_of == relation).nonzero()[:, 0] for relation in range(int(relation_of.max()) + 1)]
+    most = max(map(len, groups))
+    members = torch.zeros(len(groups), most, dtype=torch.int64)
+    place = torch.empty_like(relation_of)
+    for relation, values in enumerate(groups):
+        members[relation, : len(values)] = values
+        place[values] = relation * most + torch.arange(len(values))
+    return members, place

@@ -66,14 +66,20 @@ class Set2Set(nn.Module):
         """
         n, width = graphs, self.width // 2
         read = x.new_zeros(n, 2 * width)
-        state = (x.new_zeros(self.layers, n, width), x.new_zeros(self.layers, n, width))
+        state = [(x.new_zeros(n, width), x.new_zeros(n, width))] * self.layers
         for _ in range(self.iterations):
-            query, state = self.lstm(read[None], state)
-            read = torch.cat([query[0], self._attend(query[0], x, graph, shared, present)], dim=1)
+            query = read
+            for layer, weights in enumerate(self.lstm.all_weights):
+                # one step at a time: the cell has a fraction of the overhead of a whole LSTM's call
+                state[layer] = torch.lstm_cell(query, state[layer], *weights)
+                query = state[layer][0]
+            read = torch.cat([query, self._attend(query, x, graph, shared, present)], dim=1)
         return read
 
     @staticmethod
-    def _attend(query: Tensor, x: Tensor, graph: Tensor, shared: Tensor | None, present: Tensor | None) -> Tensor:
+    def _attend(
+        query: Tensor, x: Tensor, graph: Tensor, shared: Tensor | None, present: Tensor | None
+    ) -> Tensor:
         """What the queries (n, width) read: the softmax runs over atoms and shared parts together."""
         n = len(query)
         scores = (x * query[graph]).sum(1)
