@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from diptych.graphs.batch import GraphBatch
 
@@ -64,3 +66,22 @@ def permuted(batch, seed=0):
         ),
         place,
     )
+
+
+class Largest(TorchDispatchMode):
+    """Watches every operation of torch, and finds how many numbers the largest tensor has that one makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        # A view such as an expanded row takes no memory: what counts is what lies behind it.
+        sizes = [
+            each.untyped_storage().nbytes() // max(1, each.element_size())
+            for each in tree_leaves(made)
+            if isinstance(each, torch.Tensor)
+        ]
+        self.found = max(self.found, *sizes, 0)
+        return made
