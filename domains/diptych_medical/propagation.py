@@ -19,6 +19,7 @@ from diptych.evaluation.table import Table
 from diptych.study import Study
 from diptych_medical.agreement import dice
 from diptych_medical.carry import Labelled, carry
+from diptych_medical.columns import Stages, read
 from diptych_medical.evaluated import Images, Labels, images_of, labelled_images
 from diptych_medical.features import surroundings
 from diptych_medical.settings import Plane
@@ -46,6 +47,7 @@ def propagation(
     encoder: nn.Module | Sequence[nn.Module],
     *,
     plane: Plane = "axial",
+    stages: Stages = "last",
     distances: tuple[int, ...] = (1, 2, 4, 8),
     radius: int = 5,
     neighbours: int = 5,
@@ -66,6 +68,8 @@ def propagation(
         study: The data, with masks: volumes, or slices of them.
         encoder: The pretrained encoder, or a list with one from each pretraining seed.
         plane: Of volumes, the plane of the slices. Where images are slices, theirs is taken.
+        stages: What is compared of a pixel: the features of the decoder's last stage, which are the encoder's grid,
+            or those of all stages.
         distances: Distances from the first slice, in slices, whose Dice is shown.
         radius: How far, in pixels along each axis, a pixel looks for others like it.
         neighbours: How many pixels vote.
@@ -83,7 +87,7 @@ def propagation(
     where = choose_device(device)
 
     def learned(network: nn.Module) -> Features:
-        frozen = frozen_copy(network, where)
+        frozen = frozen_copy(read(network, stages), where)
 
         def features(stack: Stack, places: list[int]) -> Tensor:
             parts = [

@@ -15,6 +15,7 @@ from diptych.evaluation.per_patient import Scored, compare_units
 from diptych.evaluation.table import Table
 from diptych.study import Study
 from diptych_medical.agreement import measure_names
+from diptych_medical.columns import Stages, read
 from diptych_medical.contenders import classified, finetuned, linear
 from diptych_medical.evaluated import (
     checked_counts,
@@ -34,6 +35,7 @@ def segmentation(
     encoder: nn.Module | Sequence[nn.Module],
     *,
     mode: Mode = "linear",
+    stages: Stages = "last",
     patients: tuple[int, ...] = (0, 10, 5),
     seeds: int = 3,
     draws: int = 2000,
@@ -58,6 +60,8 @@ def segmentation(
         study: The data, with masks, and how to make an encoder.
         encoder: The pretrained encoder, or a list with one from each pretraining seed. It is copied.
         mode: linear trains a linear head on the frozen features of single voxels, finetune the whole network.
+        stages: What the head sees of a voxel: the features of the decoder's last stage, which are the encoder's
+            grid, or those of all stages, which know more of its surroundings.
         patients: Numbers of labelled training patients; 0 takes all. Fewer are always among more.
         seeds: Number of trainings of each row, each with its own head, batches and draw of patients.
         draws: Number of bootstrap resamples of the test patients.
@@ -99,7 +103,7 @@ def segmentation(
         options,
     )
     counts = checked_counts(patients, trial.patients)
-    encoders = encoders_of(encoder)
+    encoders = [read(each, stages) for each in encoders_of(encoder)]
     untrained = "random weights" if mode == "linear" else "from scratch"
     run = linear if mode == "linear" else finetuned
     repeats = {PRETRAINED: max(seeds, len(encoders)), untrained: seeds, INTENSITIES: seeds}
@@ -112,12 +116,14 @@ def segmentation(
         lambda k: encoders[k % len(encoders)],
         len(encoders),
     )
-    run(trial, untrained, seeds, seeds, counts, lambda k: random_encoder(study, k), seeds)
+    run(trial, untrained, seeds, seeds, counts, lambda k: read(random_encoder(study, k), stages), seeds)
     classified(trial, seeds, counts)
-    return _table(trial, repeats, seeds, counts, draws)
+    return _table(trial, repeats, seeds, counts, draws, stages)
 
 
-def _table(trial: Trial, repeats: dict[str, int], seeds: int, counts: Sequence[int], draws: int) -> Table:
+def _table(
+    trial: Trial, repeats: dict[str, int], seeds: int, counts: Sequence[int], draws: int, stages: Stages
+) -> Table:
     options, images = trial.options, trial.images
     metrics = measure_names(images.classes)
     rows = []
@@ -137,6 +143,7 @@ def _table(trial: Trial, repeats: dict[str, int], seeds: int, counts: Sequence[i
                 )
             )
     how = "linear head on frozen features" if options.mode == "linear" else "fine-tuning"
+    how += " of all stages" if stages == "all" else ""
     return compare_units(
         rows,
         [(str(patient),) for patient in patients_at(images, trial.test)],

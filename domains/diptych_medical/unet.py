@@ -12,7 +12,9 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from diptych.errors import ConfigError, DataError
@@ -71,6 +73,7 @@ class UNet(nn.Module):
             raise ConfigError(f"whole must be bottleneck or grid, got {whole!r}")
         self.channels, self.dims, self.whole = channels, dims, whole
         self.grid_width = widths[0]
+        self.columns_width = sum(widths)
         self.width = widths[-1] if whole == "bottleneck" else widths[0]
         self.checkpointing = checkpointing
         self.enter = DoubleConv(channels, widths[0], dims)
@@ -89,6 +92,27 @@ class UNet(nn.Module):
 
         Raises DataError when the images have another number of channels or dimensions.
         """
+        (deepest, *_, finest), place = self._decoded(x)
+        grid = finest[place]
+        averaged = deepest if self.whole == "bottleneck" else grid
+        return Encoded(averaged.flatten(2).mean(2), None, grid)
+
+    def columns(self, x: Tensor) -> Tensor:
+        """What all stages of the decoder say of every voxel, the deepest first: (n, columns_width, *space).
+
+        Coarser maps are upsampled as the network itself does. Features of the last stage alone know little of where
+        in the body they lie; those of the deeper ones do (hypercolumns, Hariharan et al. 2015).
+        """
+        maps, place = self._decoded(x)
+        size, volume = maps[-1].shape[2:], self.dims == 3
+        mode = "trilinear" if volume else "bilinear"
+        upsampled = [
+            functional.interpolate(each, size, mode=mode, align_corners=volume) for each in maps[:-1]
+        ]
+        return torch.cat([*upsampled, maps[-1]], 1)[place]
+
+    def _decoded(self, x: Tensor) -> tuple[list[Tensor], tuple[slice, ...]]:
+        """The deepest map and what every stage of the decoder makes of it, padded; and where the images lie."""
         if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
             raise DataError(
                 f"this U-Net takes {self.dims}D images with {self.channels} channels, (n, {self.channels}, "
@@ -98,14 +122,12 @@ class UNet(nn.Module):
         levels = [self._full_size(self.enter, laid_out(padded))]
         for stage in self.down:
             levels.append(stage(downsample(levels[-1])))
-        deepest = small = levels.pop()
+        maps = [levels.pop()]
         for stage in self.up:
             skip = levels.pop()
             joined = cast(DoubleConv, stage).joined
-            small = joined(skip, small) if levels else self._full_size(joined, skip, small)
-        grid = small[place]
-        averaged = deepest if self.whole == "bottleneck" else grid
-        return Encoded(averaged.flatten(2).mean(2), None, grid)
+            maps.append(joined(skip, maps[-1]) if levels else self._full_size(joined, skip, maps[-1]))
+        return maps, place
 
     def _full_size(self, stage: Callable[..., Tensor], *maps: Tensor) -> Tensor:
         if not (self.checkpointing and self.training):

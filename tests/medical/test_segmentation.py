@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from diptych.errors import ConfigError, DataError
 from diptych.evaluation.table import Table
+from diptych.types import Encoded
 from diptych_medical.agreement import agreement, dice, measure_names
 from diptych_medical.evaluated import checked_counts, few_images, images_of, labelled_images
 from diptych_medical.recipe import ImageStudy
@@ -274,6 +275,38 @@ def test_fine_tuning_keeps_the_encoder_and_gives_the_same_twice() -> None:
     assert first.frame().equals(second.frame())
     for name, value in encoder.state_dict().items():
         assert (value == before[name]).all()
+
+
+def test_a_head_on_all_stages_sees_what_the_last_one_does_not() -> None:
+    """The last stage is blind; what the classes are lies in the stage before it."""
+
+    class Blind(synthetic.Knowing):
+        columns_width = 3
+
+        def forward(self, x: torch.Tensor) -> Encoded:
+            grid = torch.zeros_like(x).expand(-1, 2, *x.shape[2:])
+            return Encoded(grid.mean((2, 3)), None, grid)
+
+        def columns(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x, (x - 0.5).abs(), torch.zeros_like(x)], dim=1)
+
+    study = synthetic.study(synthetic.images(), Blind)
+    last, every = (
+        segmentation(study, Blind(), stages=stages, patients=(0,), **FAST).score("pretrained", "Dice").value
+        for stages in ("last", "all")
+    )
+    assert last < 0.5
+    assert every > 0.9
+
+
+def test_stages_that_an_encoder_has_not_are_refused() -> None:
+    study = synthetic.study(synthetic.images())
+    with pytest.raises(
+        ConfigError, match="stages: all reads every stage of a decoder, and Plain has no columns"
+    ):
+        segmentation(study, synthetic.Plain(2), stages="all", patients=(0,), **FAST)
+    with pytest.raises(ConfigError, match="stages is last or all; got 'first'"):
+        segmentation(study, synthetic.Plain(2), stages="first", patients=(0,), **FAST)  # type: ignore[arg-type]
 
 
 def test_several_pretrained_encoders_are_repeats() -> None:

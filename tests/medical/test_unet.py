@@ -20,7 +20,7 @@ from diptych_medical.unet import UNet
 from diptych_medical.upsampled import conv_of_upsampled, conv_of_upsampled_gradients, upsample, worthwhile
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from medical_step_literal import LiteralDeformer, LiteralUNet
+from medical_step_literal import LiteralDeformer, LiteralUNet, doubled, halved
 
 WIDTHS = (8, 16, 24)
 SPACES = {2: (13, 22), 3: (9, 14, 6)}
@@ -87,6 +87,27 @@ def test_networks_and_gradients_equal_the_literal_ones(dims: int, checkpointing:
     ((both * weights).sum() + grid.sin().sum()).backward()
     assert_same_gradients(unet, literal)
     assert_same_gradients(deformer, literal_deformer)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_columns_are_all_stages_of_the_literal_decoder_at_every_voxel(dims: int) -> None:
+    literal, _, unet, _ = networks(dims)
+    x = images(dims)
+    padded, place = pad_to_multiple(x, 4)
+    skips, maps = [literal.inc(padded)], []
+    for down in literal.downs:
+        skips.append(down(halved(skips[-1])))
+    maps.append(skips.pop())
+    for up in literal.ups:
+        maps.append(up(torch.cat([skips.pop(), doubled(maps[-1])], dim=1)))
+    mode = "bilinear" if dims == 2 else "trilinear"
+    large = [
+        functional.interpolate(each, padded.shape[2:], mode=mode, align_corners=dims == 3) for each in maps
+    ]
+    columns = unet.columns(x)
+    assert columns.shape == (2, unet.columns_width, *SPACES[dims])
+    torch.testing.assert_close(columns, torch.cat(large, dim=1)[place], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(columns[:, -8:], unet(x).grid, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
