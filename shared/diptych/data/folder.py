@@ -6,19 +6,36 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from diptych.data.identity import file_key
 from diptych.data.manifest import Checksum, Manifest
 from diptych.errors import ConfigError, DataError
 
+PACKAGE = "package:"
+
 
 def expand(path: str, setting: str) -> Path:
-    """A path with ~ and $NAME replaced. Raises ConfigError for a variable that is not set."""
+    """A path with ~ and $NAME replaced; ``package:NAME/INSIDE`` is a place inside an installed package.
+
+    Raises ConfigError for a variable that is not set or a package that is not installed.
+    """
+    if path.startswith(PACKAGE):
+        return _in_package(path, setting)
     text = os.path.expandvars(path)
     if unset := re.search(r"\$\{?(\w+)", text):
         raise ConfigError(f"{setting}: the environment variable {unset[1]} is not set")
     return Path(text).expanduser()
+
+
+def _in_package(path: str, setting: str) -> Path:
+    """Where a package lies that is installed; nothing of it is imported."""
+    name, _, inside = path.removeprefix(PACKAGE).partition("/")
+    spec = find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"{setting}: {path!r} needs the package {name!r}, which is not installed")
+    return Path(next(iter(spec.submodule_search_locations))) / inside
 
 
 def locate(text: str, suffixes: Sequence[str] = ()) -> tuple[Path, list[Path], Manifest | None]:
