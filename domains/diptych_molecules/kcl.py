@@ -12,15 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from diptych.branch import Branch
 from diptych.errors import ConfigError
 from diptych.graphs.batch import GraphBatch
 from diptych.graphs.views import GraphAugmentation
 from diptych.heads import Projector
 from diptych.method import Method, OptimizerFactory, Pass, Phase, ScheduleFactory, Term
 from diptych.objectives import InfoNCE
-from diptych.recipes import Augmented, Averaging, averaged, width_of
-from diptych.types import Encoded
+from diptych.recipes import Averaging, averaged, width_of
+from diptych.types import Encoded, Views
 from diptych_molecules.gcn import GCN
 from diptych_molecules.kmpnn import KMPNN
 
@@ -55,23 +54,36 @@ class Pair(nn.Module):
         return Encoded(torch.cat([first.whole, second.whole], dim=1), parts)
 
 
-class BothViews(nn.Module):
-    """The two views of a batch: what follows encodes each in its own way, after each one's random changes."""
+class TwoViews(nn.Module):
+    """A batch of molecules seen by the encoders of both views, after random changes that each view has of its own.
 
-    def __init__(self, changes: Sequence[GraphAugmentation]) -> None:
+    Args:
+        encoders: of the original and of the augmented view.
+        projectors: one that both share, or one for each.
+        changes: random changes of each view; none where both see the molecules as they are.
+    """
+
+    def __init__(
+        self,
+        encoders: Sequence[nn.Module],
+        projectors: Sequence[nn.Module],
+        changes: Sequence[GraphAugmentation] = (),
+    ) -> None:
         super().__init__()
+        self.encoders, self.projectors = nn.ModuleList(encoders), nn.ModuleList(projectors)
         self.changes = tuple(changes)
 
+    def forward(self, batch: Views) -> tuple[Encoded, ...]:
+        """The projected rows of the molecules of ``batch.views[0]`` in both views."""
+        encoded = [encode(self._changed(batch.views[0])) for encode in self.encoders]
+        projectors = list(self.projectors) * (len(encoded) // len(self.projectors))
+        return tuple(Encoded(head(each.whole)) for head, each in zip(projectors, encoded, strict=True))
+
     @torch.no_grad()
-    def forward(self, batch: GraphBatch) -> tuple[GraphBatch, GraphBatch]:
-        """Two batches, the same where there are no changes."""
-        views = []
-        for _ in range(2):
-            view = batch
-            for change in self.changes:
-                view = change.apply(view, change.draw(view))
-            views.append(view)
-        return views[0], views[1]
+    def _changed(self, molecules: GraphBatch) -> GraphBatch:
+        for change in self.changes:
+            molecules = change.apply(molecules, change.draw(molecules))
+        return molecules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +96,8 @@ class KCL:
     Args:
         other: Makes the encoder of the other view; by default a KMPNN, or a GCN where the recipe's encoder is a KMPNN.
         temperature: Divides the cosines. The paper's; the released code computes with 0.05 whatever is set.
-        hidden: Units of the shared projector's hidden layer.
+        hidden: Units of the projector's hidden layer. Both views share the projector where their encoders are
+            equally wide, as in KCL.
         width: Of the projection.
         changes: Random changes to the molecule before each view is encoded (diptych.graphs.views), for instance
             masked atoms and bonds left out; none in KCL.
@@ -112,25 +125,29 @@ class KCL:
     ) -> Method:
         """The method that trains ``encoder`` and the encoder of the other view.
 
-        Raises ConfigError when a Pair comes with another encoder, or widths differ, since the projector is shared.
+        Raises ConfigError when a Pair comes with an encoder of the other view.
         """
-        first, second = self._views_of(encoder)
-        if width_of(first) != width_of(second):
-            raise ConfigError(
-                f"both views share a projector, so their encoders are equally wide; got {type(first).__name__} "
-                f"with {width_of(first)} and {type(second).__name__} with {width_of(second)}"
-            )
-        projector = Projector(width_of(first), self.hidden, self.width, normalize=False)
-        online = Augmented(BothViews(self.changes), Branch([first, second], projector))
+        encoders = self._views_of(encoder)
+        widths = [width_of(each) for each in encoders]
+        # a shared projector needs rows of one width
+        projectors = [
+            Projector(width, self.hidden, self.width, normalize=False)
+            for width in (widths[:1] if widths[0] == widths[1] else widths)
+        ]
         kept, parts, after = averaged(encoder, self.averaging, self.decay)
-        parts["projector"] = projector
-        if encoder is first:
-            parts["other"] = second
+        parts["projector"] = nn.ModuleList(projectors)
+        if not isinstance(encoder, Pair):
+            parts["other"] = encoders[1]
         objective = InfoNCE(temperature=self.temperature)
         phase = Phase(
             name="kcl",
-            passes=[Pass(online=online, terms=[Term(name="sample", objective=objective)])],
-            trains=[first, second, projector],
+            passes=[
+                Pass(
+                    online=TwoViews(encoders, projectors, self.changes),
+                    terms=[Term(name="sample", objective=objective)],
+                )
+            ],
+            trains=[*encoders, *projectors],
             optimizer=optimizer,
             schedule=schedule,
             after=after,
