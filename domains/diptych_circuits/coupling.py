@@ -15,7 +15,8 @@ from diptych.evaluation.target import check_samples
 from diptych.study import Study
 from diptych.words import Words
 from diptych_circuits.balanced.losses import RegressionLoss
-from diptych_circuits.evaluated import Between, circuits_of, coupling_targets
+from diptych_circuits.elsewhere import tested_elsewhere
+from diptych_circuits.evaluated import Between, circuit_study, coupling_targets
 from diptych_circuits.ranges import Range
 from diptych_circuits.scored import compare_predicted
 from diptych_circuits.targets import LabelRange, Targets, check_targets, label_range, within
@@ -50,6 +51,7 @@ def coupling(
     hidden: int = 144,
     dropout: float = 0.1,
     subgraphs: Subgraphs = "whole",
+    tested: str | None = None,
     run_splits: str | Path | None = None,
     device: str = "auto",
 ) -> Table:
@@ -80,7 +82,10 @@ def coupling(
         hidden: Width of heads and of the downstream network.
         dropout: In heads and in the downstream network.
         subgraphs: With downstream and finetune: whole netlists, or sampled surroundings of each coupling's ends
-            (4 hops, 64 neighbours), which designs of millions of nodes need.
+            as loader has it, shared by the couplings of a step or a disjoint one for each (which distances to the
+            ends as positions need); large designs need one of both.
+        tested: Path of other netlists to test on instead of the study's test designs; designs of theirs that the
+            study trains on or validates with are left out.
         run_splits: splits.csv of the run that trained the encoder, to check that none of its training designs is
             tested on.
         device: Where to embed: auto, cpu, cuda.
@@ -107,12 +112,13 @@ def coupling(
         subgraphs=subgraphs,
         device=device,
     )
-    notes = check_samples(study.samples, run_splits)
-    targets = coupling_targets(study, between)
-    check_targets(targets, "coupling capacitances", len(circuits_of(study).netlists))
+    circuits, elsewhere = tested_elsewhere(circuit_study(study), tested)
+    notes = [*check_samples(circuits.samples, run_splits), *elsewhere]
+    targets = coupling_targets(circuits, between)
+    check_targets(targets, "coupling capacitances", len(circuits.circuits.netlists))
     limits = label_range(targets, scale)
     targets, left_out = kept(targets, limits, scale)
-    trial = Trial(study, targets, limits.label(targets.farad), 0, options)
+    trial = Trial(circuits, targets, limits.label(targets.farad), 0, options)
     return compare_predicted(
         trial.contenders(encoder),
         targets,

@@ -13,6 +13,7 @@ from diptych.study import Indices, Study
 from diptych_circuits.circuits import Circuits
 from diptych_circuits.neighbourly import Surroundings, pair_features, with_context
 from diptych_circuits.schema import CODES, COLUMNS, DeviceType, Kind, PinKind
+from diptych_circuits.study import CircuitStudy
 from diptych_circuits.targets import Targets, split_positions
 
 Between = Literal["terminals", "nets"]
@@ -23,15 +24,14 @@ STATISTICS = "of a node, its devices and its nets"
 _SIZES = {"kind": len(Kind), "device_type": len(DeviceType), "pin_kind": len(PinKind)}
 
 
-def circuits_of(study: Study) -> Circuits:
-    """The study's netlists as graphs. Raises ConfigError where it has none."""
-    circuits: Circuits | None = getattr(study, "circuits", None)
-    if circuits is None:
-        raise ConfigError("this evaluation needs netlists, and the study has none")
-    return circuits
+def circuit_study(study: Study) -> CircuitStudy:
+    """The study itself. Raises ConfigError where it is none of circuits."""
+    if not isinstance(study, CircuitStudy):
+        raise ConfigError(f"this evaluation needs a study of netlists; got a {type(study).__name__}")
+    return study
 
 
-def coupling_targets(study: Study, between: Between = "terminals") -> Targets:
+def coupling_targets(study: CircuitStudy, between: Between = "terminals") -> Targets:
     """The couplings of all netlists.
 
     Args:
@@ -40,7 +40,7 @@ def coupling_targets(study: Study, between: Between = "terminals") -> Targets:
             of the nets that the pins are on, as extractors at the level of nets give them. Couplings within a net,
             and of pins whose net is no node (supplies), are left out then.
     """
-    circuits = circuits_of(study)
+    circuits = study.circuits
     if between not in get_args(Between):
         raise ConfigError(f"between is {' or '.join(map(repr, get_args(Between)))}; got {between!r}")
     found = circuits.couplings
@@ -52,9 +52,9 @@ def coupling_targets(study: Study, between: Between = "terminals") -> Targets:
     return _targets(study, ends, kind, KINDS, SYMMETRIC, farad)
 
 
-def ground_targets(study: Study) -> Targets:
+def ground_targets(study: CircuitStudy) -> Targets:
     """The capacitance to ground of all nets that have one."""
-    circuits = circuits_of(study)
+    circuits = study.circuits
     farad = np.asarray(circuits.ground, np.float64)
     nets = np.flatnonzero((circuits.kind == Kind.NET) & np.isfinite(farad) & (np.nan_to_num(farad) > 0))
     return _targets(
@@ -63,15 +63,11 @@ def ground_targets(study: Study) -> Targets:
 
 
 def node_statistics(circuits: Circuits, around: Surroundings) -> Floats:
-    """(N, columns) what is known of nodes without an encoder: logarithms of numbers, one column a code, and context.
-
-    Columns that are the same for all nodes are left out.
-    """
+    """(N, columns) what is known of nodes without an encoder: logarithms of numbers, one column a code, and context."""
     numbers = [place for place, name in enumerate(COLUMNS) if name not in CODES]
     parts = [np.log1p(np.asarray(circuits.nodes[:, numbers], np.float64))]
     parts += [np.eye(_SIZES[name])[circuits.column(name).astype(np.int64)] for name in CODES]
-    table = with_context(np.concatenate(parts, axis=1), around)
-    return np.ascontiguousarray(table[:, np.ptp(table, axis=0) > 0])
+    return with_context(np.concatenate(parts, axis=1), around)
 
 
 def surroundings_of(circuits: Circuits) -> Surroundings:
@@ -89,26 +85,22 @@ def features_of_pairs(around: Surroundings, targets: Targets) -> Floats:
 
 
 def _targets(
-    study: Study,
+    study: CircuitStudy,
     ends: Indices,
     kind: Indices,
     kinds: tuple[str, ...],
     symmetric: NDArray[np.bool_],
     farad: Floats,
 ) -> Targets:
-    circuits = circuits_of(study)
-    splits = dict(zip(study.samples.ids["patient"], study.samples.ids["split"], strict=True))
-    designs = np.array([str(each) for each in circuits.designs], dtype=np.str_)
-    owner = designs[np.asarray(circuits.netlist)[ends[:, 0]]] if len(ends) else np.zeros(0, np.str_)
-    where = np.array([splits.get(str(each), "") for each in owner], dtype=np.str_)
+    rows = study.samples.ids.iloc[ends[:, 0]]
     return Targets(
         ends=ends,
         kind=kind,
         kinds=kinds,
         symmetric=symmetric,
         farad=farad,
-        design=owner,
-        **split_positions(where),
+        design=rows["patient"].to_numpy(dtype=np.str_),
+        **split_positions(rows["split"].to_numpy(dtype=np.str_)),
     )
 
 

@@ -16,7 +16,8 @@ from diptych.study import Study
 from diptych.words import Words
 from diptych_circuits.balanced.losses import ClassLoss, RegressionLoss
 from diptych_circuits.coupling import MODES, kept, label_notes
-from diptych_circuits.evaluated import circuits_of, ground_targets
+from diptych_circuits.elsewhere import tested_elsewhere
+from diptych_circuits.evaluated import circuit_study, ground_targets
 from diptych_circuits.ranges import CLASSES, classes
 from diptych_circuits.scored import compare_predicted
 from diptych_circuits.targets import LabelRange, check_targets, label_range
@@ -45,6 +46,7 @@ def ground(
     hidden: int = 144,
     dropout: float = 0.1,
     subgraphs: Subgraphs = "whole",
+    tested: str | None = None,
     run_splits: str | Path | None = None,
     device: str = "auto",
 ) -> Table:
@@ -73,7 +75,9 @@ def ground(
         batch_size: Nets in a step, where steps are not whole netlists.
         hidden: Width of heads and of the downstream network.
         dropout: In heads and in the downstream network.
-        subgraphs: With downstream and finetune: whole netlists, or sampled surroundings of each net.
+        subgraphs: With downstream and finetune: whole netlists, or sampled surroundings, shared or disjoint.
+        tested: Path of other netlists to test on instead of the study's test designs; designs of theirs that the
+            study trains on or validates with are left out.
         run_splits: splits.csv of the run that trained the encoder, to check that none of its training designs is
             tested on.
         device: Where to embed: auto, cpu, cuda.
@@ -105,14 +109,15 @@ def ground(
         subgraphs=subgraphs,
         device=device,
     )
-    notes = check_samples(study.samples, run_splits)
-    targets = ground_targets(study)
-    check_targets(targets, "capacitances of nets to ground", len(circuits_of(study).netlists))
+    circuits, elsewhere = tested_elsewhere(circuit_study(study), tested)
+    notes = [*check_samples(circuits.samples, run_splits), *elsewhere]
+    targets = ground_targets(circuits)
+    check_targets(targets, "capacitances of nets to ground", len(circuits.circuits.netlists))
     limits = label_range(targets, scale)
     targets, left_out = kept(targets, limits, scale)
     numbers = limits.label(targets.farad)
     labels = numbers if answer == "number" else classes(numbers)
-    trial = Trial(study, targets, labels, 0 if answer == "number" else CLASSES, options)
+    trial = Trial(circuits, targets, labels, 0 if answer == "number" else CLASSES, options)
     return compare_predicted(
         trial.contenders(encoder),
         targets,

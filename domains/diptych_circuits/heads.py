@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from diptych.graphs.batch import GraphBatch
 
+FARTHEST = 5.0  # standard deviations
+
 
 class Portion(NamedTuple):
     """b targets of a training step or a prediction, with the graph that their ends lie in, where one is needed."""
@@ -50,13 +52,12 @@ class Head(nn.Module):
     """Two linear layers on joined ends, the kind of the target and the features of the pair.
 
     Inputs are standardised by the batch while training and by running means afterwards, since embeddings come at
-    any scale. Outputs are ``centre + scale * layers(...)``.
+    any scale; what lies more than FARTHEST deviations out counts as that far, so that a node unlike all training
+    nodes does not throw a prediction off. Outputs are ``centre + scale * layers(...)``.
 
     Args:
-        width: Of the rows of nodes.
-        ends: 1 or 2.
+        inputs: Width of the joined ends and the features of a pair together.
         kinds: How many kinds of targets there are.
-        features: Of a pair.
         outputs: 1 for a number, else the number of classes.
         hidden: Width of the hidden layer.
         dropout: Share of hidden units left out while training.
@@ -69,10 +70,8 @@ class Head(nn.Module):
 
     def __init__(
         self,
-        width: int,
-        ends: int,
+        inputs: int,
         kinds: int,
-        features: int,
         outputs: int,
         *,
         hidden: int = 144,
@@ -82,10 +81,10 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         self.kinds = kinds
-        inputs = width * ends + kinds + features
         self.layers = nn.Sequential(
-            nn.BatchNorm1d(inputs, affine=False),
-            nn.Linear(inputs, hidden),
+            nn.BatchNorm1d(inputs + kinds, affine=False),
+            nn.Hardtanh(-FARTHEST, FARTHEST),
+            nn.Linear(inputs + kinds, hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(hidden, outputs),
@@ -97,7 +96,7 @@ class Head(nn.Module):
         """(m, width) rows to (b, outputs)."""
         kind = nn.functional.one_hot(portion.kind, self.kinds).to(rows.dtype)
         joined = join_ends(rows, portion.ends, portion.symmetric)
-        inputs = torch.cat([joined, kind, portion.features.to(rows.dtype)], dim=1)
+        inputs = torch.cat([joined, portion.features.to(rows.dtype), kind], dim=1)
         outputs: Tensor = self.centre + self.scale * self.layers(inputs)
         return outputs
 

@@ -18,7 +18,8 @@ from diptych.words import Words
 from diptych_circuits.balanced.losses import ClassLoss
 from diptych_circuits.circuits import Circuits
 from diptych_circuits.coupling import MODES, input_notes
-from diptych_circuits.evaluated import Between, circuits_of, coupling_targets
+from diptych_circuits.elsewhere import tested_elsewhere
+from diptych_circuits.evaluated import Between, circuit_study, coupling_targets
 from diptych_circuits.scored import compare_links
 from diptych_circuits.targets import Targets, check_targets, split_positions
 from diptych_circuits.trial import Mode, Options, Subgraphs, Trial
@@ -47,6 +48,7 @@ def links(
     hidden: int = 144,
     dropout: float = 0.1,
     subgraphs: Subgraphs = "whole",
+    tested: str | None = None,
     run_splits: str | Path | None = None,
     device: str = "auto",
 ) -> Table:
@@ -74,7 +76,9 @@ def links(
         batch_size: Pairs in a step, where steps are not whole netlists.
         hidden: Width of heads and of the downstream network.
         dropout: In heads and in the downstream network.
-        subgraphs: With downstream and finetune: whole netlists, or sampled surroundings of each pair's ends.
+        subgraphs: With downstream and finetune: whole netlists, or sampled surroundings, shared or disjoint.
+        tested: Path of other netlists to test on instead of the study's test designs; designs of theirs that the
+            study trains on or validates with are left out.
         run_splits: splits.csv of the run that trained the encoder, to check that none of its training designs is
             tested on.
         device: Where to embed: auto, cpu, cuda.
@@ -104,12 +108,12 @@ def links(
         subgraphs=subgraphs,
         device=device,
     )
-    notes = check_samples(study.samples, run_splits)
-    circuits = circuits_of(study)
-    couplings = coupling_targets(study, between)
-    check_targets(couplings, "coupling capacitances", len(circuits.netlists))
-    targets, labels = with_negatives(circuits, couplings, negatives, seed=0)
-    trial = Trial(study, targets, labels, 2, options)
+    circuits, elsewhere = tested_elsewhere(circuit_study(study), tested)
+    notes = [*check_samples(circuits.samples, run_splits), *elsewhere]
+    couplings = coupling_targets(circuits, between)
+    check_targets(couplings, "coupling capacitances", len(circuits.circuits.netlists))
+    targets, labels = with_negatives(circuits.circuits, couplings, negatives, seed=0)
+    trial = Trial(circuits, targets, labels, 2, options)
     return compare_links(
         trial.contenders(encoder),
         targets,

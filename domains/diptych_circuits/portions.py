@@ -16,12 +16,11 @@ from diptych.study import Indices
 from diptych_circuits.circuits import Circuits
 from diptych_circuits.fitting import Portions
 from diptych_circuits.heads import Portion
+from diptych_circuits.study import Graphs
 from diptych_circuits.targets import Targets
 
 # numbers of netlists to one batch of their whole graphs, nodes in the order of the circuits
 WholeNetlists = Callable[[Indices], GraphBatch]
-# nodes that are asked for, and a key of random numbers, to (batch with roots, numbers of its nodes)
-Neighbourhoods = Callable[[Indices, int], tuple[GraphBatch, Indices]]
 
 
 class Tables:
@@ -97,8 +96,11 @@ def netlist_portions(tables: Tables, circuits: Circuits, whole: WholeNetlists, n
     return portions
 
 
-def sampled_portions(tables: Tables, sample: Neighbourhoods, batch: int) -> Portions:
-    """Targets drawn from all netlists, each with the sampled surroundings of its ends, as for large designs."""
+def sampled_portions(tables: Tables, graphs: Graphs, batch: int, *, disjoint: bool) -> Portions:
+    """Targets drawn from all netlists, with the sampled surroundings of their ends, as large designs need.
+
+    A subgraph for every target, in which both ends are roots, or one that the targets of a step share.
+    """
 
     def portions(positions: Indices, generator: np.random.Generator | None) -> Iterator[Portion]:
         order = positions if generator is None else generator.permutation(positions)
@@ -106,9 +108,10 @@ def sampled_portions(tables: Tables, sample: Neighbourhoods, batch: int) -> Port
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
             ends = tables.targets.ends[chosen]
-            graph, nodes = sample(ends.ravel(), key + start)
+            owners = np.repeat(np.arange(len(chosen)), ends.shape[1]) if disjoint else None
+            graph, nodes = graphs.surroundings(ends.ravel(), key + start, owners=owners, disjoint=disjoint)
             if graph.roots is None:
-                raise ValueError("sampled neighbourhoods have roots")
+                raise ValueError("sampled surroundings have roots")
             yield tables.portion(chosen, graph.roots.view(ends.shape), graph, torch.from_numpy(nodes))
 
     return portions

@@ -17,7 +17,7 @@ from diptych.evaluation import metrics, weighted
 from diptych.evaluation.bootstrap import patient_draws, resampled
 from diptych.evaluation.comparison import Measured, differences, measured_scores
 from diptych.evaluation.metrics import Floats
-from diptych.evaluation.table import Column, Row, Table
+from diptych.evaluation.table import Column, Row, Score, Table
 from diptych.study import Indices
 from diptych.words import Words
 from diptych_circuits.ranges import CLASSES, Range, classes
@@ -138,7 +138,8 @@ def _table(
     notes: Sequence[str],
 ) -> Table:
     names, design = np.unique(targets.design[targets.test], return_inverse=True)
-    counts = patient_draws([None] * len(names), draws)
+    alone = len(names) == 1
+    counts = patient_draws([None] * len(names), 1 if alone else draws)
     rows: list[Row] = []
     for fraction in dict.fromkeys(each.fraction for each in contenders):
         group = [each for each in contenders if each.fraction == fraction]
@@ -146,7 +147,7 @@ def _table(
         rows += [
             Row(
                 name=each.name,
-                scores=measured_scores(found),
+                scores=_bare(measured_scores(found), alone),
                 fraction=fraction,
                 patients=each.designs,
                 samples=each.samples,
@@ -157,12 +158,17 @@ def _table(
         rows += [
             Row(
                 name=f"{group[0].name} - {each.name}",
-                scores=differences(measured[0], found),
+                scores=_bare(differences(measured[0], found), alone),
                 fraction=fraction,
                 repeats=min(len(group[0].predictions), len(each.predictions)),
                 difference=True,
             )
             for each, found in zip(group[1:], measured[1:], strict=True)
+        ]
+    if alone:
+        notes = [
+            *notes,
+            "no intervals: there is one test design, and how others differ from it cannot be known",
         ]
     return Table(
         title=title,
@@ -234,6 +240,13 @@ def class_scores(confusion: Floats) -> dict[str, Floats]:
         "balanced accuracy": _mean_of_known(recall),
         "accuracy": _ratio(hits.sum(axis=1), table.sum(axis=(1, 2))),
     }
+
+
+def _bare(scores: Mapping[Column, Score], bare: bool) -> Mapping[Column, Score]:
+    """Scores without intervals, where they would be those of a single design."""
+    if not bare:
+        return scores
+    return {column: Score(score.value, sd=score.sd) for column, score in scores.items()}
 
 
 def _levels(targets: Targets) -> dict[str, Indices]:

@@ -15,19 +15,20 @@ from torch import Tensor, nn
 from diptych.errors import ConfigError
 from diptych.evaluation.frozen import encoders_of, random_encoder, torch_seed
 from diptych.evaluation.metrics import Floats
-from diptych.study import Indices, Study
+from diptych.study import Indices
 from diptych_circuits import baselines
 from diptych_circuits.balanced.losses import ClassLoss, RegressionLoss, make_loss
 from diptych_circuits.downstream import Downstream
-from diptych_circuits.evaluated import circuits_of, features_of_pairs, node_statistics, surroundings_of
+from diptych_circuits.evaluated import features_of_pairs, node_statistics, surroundings_of
 from diptych_circuits.fitting import Fitting, Portions, fit, predict
 from diptych_circuits.heads import Encoding, Head, Kept, Network
 from diptych_circuits.portions import Tables, netlist_portions, node_rows, random_portions, sampled_portions
 from diptych_circuits.scored import Predicted
+from diptych_circuits.study import CircuitStudy
 from diptych_circuits.targets import Targets
 
 Mode = Literal["frozen", "downstream", "finetune"]
-Subgraphs = Literal["whole", "sampled"]
+Subgraphs = Literal["whole", "shared", "disjoint"]
 PRETRAINED = "pretrained"
 ALONE = "statistics alone, the same head"
 
@@ -82,16 +83,26 @@ class Trial:
         options: The options.
     """
 
-    def __init__(self, study: Study, targets: Targets, labels: Any, classes: int, options: Options) -> None:
+    def __init__(
+        self, study: CircuitStudy, targets: Targets, labels: Any, classes: int, options: Options
+    ) -> None:
         self.study, self.targets, self.classes, self.options = study, targets, classes, options
         self.labels = labels
-        self.circuits = circuits_of(study)
+        self.circuits = study.circuits
+        # statistics that are the same for all training nodes say nothing, and might say something wrong elsewhere
         around = surroundings_of(self.circuits)
-        self.statistics = node_statistics(self.circuits, around)
+        statistics = node_statistics(self.circuits, around)
+        self.columns = np.flatnonzero(np.ptp(statistics[self._training_nodes()], axis=0) > 0)
+        self.statistics = statistics[:, self.columns]
         self.pairs = features_of_pairs(around, targets)
         given = self.pairs if options.distances else self.pairs[:, :0]
         self.tables = Tables(targets, given)
         self.wanted = torch.from_numpy(labels if classes else np.asarray(labels, np.float32))
+
+    def _training_nodes(self) -> Indices:
+        """All nodes of the netlists that have training targets: what may be known of the data."""
+        netlist = np.asarray(self.circuits.netlist)
+        return np.flatnonzero(np.isin(netlist, netlist[self.targets.ends[self.targets.train, 0]]))
 
     def contenders(self, encoder: nn.Module | Sequence[nn.Module]) -> list[Predicted]:
         """All rows, those of the largest fraction first; the first row of each fraction is the pretrained one."""
@@ -139,10 +150,8 @@ class Trial:
         numbers = wanted.float()
         spread = float(numbers.std(correction=0)) if len(numbers) > 1 else 1.0
         return Head(
-            width,
-            self.targets.ends.shape[1],
+            width * self.targets.ends.shape[1] + self.tables.features.shape[1],
             len(self.targets.kinds),
-            self.tables.features.shape[1],
             max(1, self.classes),
             hidden=self.options.hidden,
             dropout=self.options.dropout,
@@ -156,8 +165,9 @@ class Trial:
         options = self.options
         if options.mode == "frozen":
             return random_portions(self.tables, options.batch_size)
-        if options.subgraphs == "sampled":
-            return sampled_portions(self.tables, self.study.surroundings, options.batch_size)
+        if options.subgraphs != "whole":
+            apart = options.subgraphs == "disjoint"
+            return sampled_portions(self.tables, self.study.graphs, options.batch_size, disjoint=apart)
         return netlist_portions(self.tables, self.circuits, self.study.whole, NODES_OF_A_STEP)
 
     def _networks(self, encoder: nn.Module | Sequence[nn.Module]) -> dict[str, tuple[int, MakeRows]]:

@@ -49,7 +49,7 @@ def test_a_single_end_is_its_row():
 
 def test_a_head_predicts_the_same_whatever_else_is_in_the_portion():
     torch.manual_seed(0)
-    network = Network(Kept(torch.randn(6, 4)), Head(4, 2, 2, 0, 1)).eval()
+    network = Network(Kept(torch.randn(6, 4)), Head(8, 2, 1)).eval()
     many = network(portion_of([[0, 1], [2, 3], [4, 5]], [True, False, True]))
     one = network(portion_of([[2, 3]], [False]))
     assert torch.allclose(many[1], one[0])
@@ -61,7 +61,7 @@ def test_a_head_does_not_depend_on_the_scale_of_embeddings():
     outputs = []
     for scale in (1.0, 1000.0):
         torch.manual_seed(0)
-        network = Network(Kept(scale * table), Head(4, 2, 2, 0, 1, dropout=0.0)).train()
+        network = Network(Kept(scale * table), Head(8, 2, 1, dropout=0.0)).train()
         outputs.append(network(portion_of(ends, [True] * 20)))
     assert torch.allclose(outputs[0], outputs[1], atol=1e-3)
 
@@ -96,7 +96,7 @@ def test_training_finds_a_planted_rule_on_pairs_that_were_held_out(make):
     rows, ends, labels = planted()
     train, test = np.arange(300), np.arange(300, 400)
     torch.manual_seed(0)
-    network = Network(Kept(rows), Head(3, 2, 1, 0, 1, dropout=0.0, centre=0.5, scale=0.14))
+    network = Network(Kept(rows), Head(6, 1, 1, dropout=0.0, centre=0.5, scale=0.14))
     portions = portions_of(ends)
     fit(network, make(), portions, labels, train, np.arange(0), FITTING, seed=0)
     error = predict(network, portions, test) - labels[test].numpy()
@@ -107,7 +107,7 @@ def test_the_noise_of_a_loss_is_trained():
     rows, ends, labels = planted()
     loss = BalancedByBatch(0.1)
     before = float(loss.noise.log_sigma.detach())
-    network = Network(Kept(rows), Head(3, 2, 1, 0, 1))
+    network = Network(Kept(rows), Head(6, 1, 1))
     fit(network, loss, portions_of(ends), labels, np.arange(300), np.arange(0), FITTING, seed=0)
     assert abs(float(loss.noise.log_sigma.detach()) - before) > 0.01
 
@@ -128,7 +128,7 @@ def test_the_epoch_of_the_best_validation_score_is_kept():
             return sign * (prediction - label).square().mean()
 
     torch.manual_seed(0)
-    network = Network(Kept(rows), Head(3, 2, 1, 0, 1, dropout=0.0, centre=0.5, scale=0.14))
+    network = Network(Kept(rows), Head(6, 1, 1, dropout=0.0, centre=0.5, scale=0.14))
     fit(network, Spoiling(), portions, labels, train, validation, FITTING, seed=0)
     error = predict(network, portions, validation) - labels[validation].numpy()
     assert np.mean(error**2) < 0.2 * labels[validation].numpy().var()
@@ -137,7 +137,7 @@ def test_the_epoch_of_the_best_validation_score_is_kept():
 def test_predictions_come_in_the_order_that_was_asked():
     rows, ends, _ = planted()
     torch.manual_seed(0)
-    network = Network(Kept(rows), Head(3, 2, 1, 0, 1))
+    network = Network(Kept(rows), Head(6, 1, 1))
     portions = portions_of(ends)
     asked = np.array([7, 3, 90, 4])
     one_by_one = [predict(network, portions, np.array([each]))[0] for each in asked]
@@ -146,7 +146,7 @@ def test_predictions_come_in_the_order_that_was_asked():
 
 def test_predictions_that_are_not_finite_are_an_error():
     rows, ends, _ = planted()
-    network = Network(Kept(torch.full_like(rows, torch.nan)), Head(3, 2, 1, 0, 1))
+    network = Network(Kept(torch.full_like(rows, torch.nan)), Head(6, 1, 1))
     with pytest.raises(UserError, match="predictions are not finite: the training diverged"):
         predict(network, portions_of(ends), np.arange(4))
 
