@@ -1,5 +1,7 @@
 """Molecules for Diptych: contrast with the element knowledge graph (KCL) and of graphs, and property prediction."""
 
+from typing import Any
+
 from diptych.domain import Domain
 
 domain = Domain(
@@ -19,3 +21,12 @@ domain = Domain(
     },
     demo="molecules/demo.yaml",
 )
+
+
+def __getattr__(name: str) -> Any:
+    """``embed``, imported when it is asked for: it needs torch and rdkit, which listing the domains must not."""
+    if name == "embed":
+        from diptych_molecules.embedding import embed
+
+        return embed
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

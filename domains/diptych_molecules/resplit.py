@@ -1,0 +1,72 @@
+"""The molecules of a study under other splits than its own: those of the literature, and several drawn by seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import pandas as pd
+
+from diptych.errors import ConfigError
+from diptych.study import Samples
+from diptych_molecules.overlap import keys_of
+from diptych_molecules.settings import Splitting
+from diptych_molecules.source import Molecules
+from diptych_molecules.splits import resolved
+
+Splits = Literal["own", "scaffold", "random"]
+
+
+def samples_of(molecules: Molecules, splits: Splits, seeds: Sequence[int]) -> dict[str, Samples]:
+    """The samples under one split, or under one for each seed; by the split's name.
+
+    Args:
+        molecules: Of the study.
+        splits: own is the study's; scaffold deals 80, 10 and 10 % out by Murcko scaffold, the largest first, and random
+            as many single molecules, as MoleculeNet does (Wu et al. 2018).
+        seeds: Of the splits; () is one split, for random that of seed 0.
+
+    Raises:
+        ConfigError: seeds for a split in which there is no chance, or a split without test molecules.
+    """
+    if splits == "own":
+        split = molecules.splitting
+        if not len(molecules.samples.where("test")):
+            raise ConfigError(
+                "the split of this config has no test molecules; take --splits scaffold or --splits random, or set "
+                "split.test and split.train"
+            )
+        if not seeds:
+            return {split.by: molecules.samples}
+        if split.by == "random" and split.assign == "auto":
+            split = replace(split, assign="balanced")  # exact shares, as random splits of the literature have
+    else:
+        split = Splitting(by=splits, assign="balanced" if splits == "random" else "largest_first")
+        seeds = seeds or ((0,) if splits == "random" else ())
+    if seeds and (split.by == "column" or resolved(split) == "largest_first"):
+        how = "a column" if split.by == "column" else "the largest scaffolds first"
+        raise ConfigError(
+            f"split_seeds: this split goes by {how}, without chance; leave split_seeds out, or take --splits random, "
+            "or --splits own with --split.assign balanced"
+        )
+    if not seeds:
+        return {split.by: _again(molecules, split)}
+    return {
+        f"{split.by} {seed}": _again(molecules, replace(split, seed=seed, salt=f"{split.salt} {seed}"))
+        for seed in dict.fromkeys(seeds)
+    }
+
+
+def _again(molecules: Molecules, split: Splitting) -> Samples:
+    """The samples under another split, with the units that it keeps together."""
+    samples, dealt = molecules.samples, molecules.split(split)
+    if split.by == molecules.splitting.by and split.acyclic == molecules.splitting.acyclic:
+        return replace(samples, ids=samples.ids.assign(split=dealt))
+    if split.by == "random":
+        unit, patient = "molecule", samples.ids["recording"]
+    else:
+        unit, keys = split.by, keys_of(molecules, split)
+        patient = pd.Series([f"{key:016x}" for key in keys.tolist()], index=samples.ids.index)
+    ids = samples.ids.assign(patient=patient, split=dealt)
+    return replace(samples, ids=ids, words=replace(samples.words, unit=unit))
