@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 from diptych.data import source
@@ -21,8 +23,8 @@ class Source(source.Source):
     """Which netlists there are, and of which design each is: the unit that no split divides.
 
     Args:
-        path: Folder of netlists, one file, or a manifest (.csv, .parquet) written by inspect. $NAME is replaced by
-            the environment variable.
+        path: Folder of netlists, one file, a manifest (.csv, .parquet) written by inspect, or package:NAME/FOLDER
+            for what an installed package ships. $NAME is replaced by the environment variable.
         names: Regular expression with named groups, searched in the path without suffix. The default finds the
             design as the file's name without a drive strength (inv_1, inv_2 and inv_16 are the design inv).
         patient: Rule for the design; the default takes the group "design" of ``names``.
@@ -32,6 +34,16 @@ class Source(source.Source):
     names: str | None = DESIGN
     patient: str = "name:design"
     format: Literal["auto", "spice", "dspf"] = "auto"
+
+    def placed(self) -> Source:
+        """The same with the path of a package's folder in place of package:NAME/FOLDER. Raises ConfigError."""
+        if not self.path.startswith("package:"):
+            return self
+        name, _, inside = self.path.removeprefix("package:").partition("/")
+        spec = find_spec(name) if name.isidentifier() else None
+        if spec is None or not spec.submodule_search_locations:
+            raise ConfigError(f"data.path: {self.path!r} needs the package {name!r}, which is not installed")
+        return replace(self, path=str(Path(next(iter(spec.submodule_search_locations))) / inside))
 
 
 @dataclass(frozen=True, kw_only=True)

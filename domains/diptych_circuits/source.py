@@ -69,6 +69,7 @@ def prepare(
         DataError: no netlists, too many in quarantine.
     """
     folder = cache_folder(cache, "circuits")
+    source = source.placed()
     found = scan(
         source,
         partial(readers.find, only=source.format, top=netlist.top),
