@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import rdkit
 from numpy.typing import NDArray
 from rdkit import Chem
@@ -56,16 +57,21 @@ class Header(NamedTuple):
     rejected: list[tuple[int, str]]  # (row within the chunk, reason)
 
 
-def jobs(texts: Sequence[str], form: Form, standard: Standard, drop_isolated: bool) -> list[Job]:
-    """The jobs of a file's rows, in order."""
+def jobs(
+    texts: Sequence[str] | pa.ChunkedArray, form: Form, standard: Standard, drop_isolated: bool
+) -> list[Job]:
+    """The jobs of a file's rows, in order. Texts in Arrow's memory are made Python's a chunk at a time."""
+    compact = (
+        texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([pa.array(texts, pa.string())])
+    )
     return [
         Job(
-            text=_SEPARATOR.join(texts[start : start + CHUNK]).encode(),
+            text=_SEPARATOR.join(compact.slice(start, CHUNK).to_pylist()).encode(),
             form=form,
             standard=standard,
             drop_isolated=drop_isolated,
         )
-        for start in range(0, len(texts), CHUNK)
+        for start in range(0, len(compact), CHUNK)
     ]
 
 

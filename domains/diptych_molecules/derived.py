@@ -64,7 +64,7 @@ def inchikeys(store: Store, workers: int | None = None) -> tuple[NDArray[np.int6
 
 
 def morgan(smiles: Sequence[str]) -> NDArray[np.uint8]:
-    """Packed fingerprints, (n, 128): bit i of a fingerprint is bit 7 - i % 8 of byte i // 8, as in ``numpy.packbits``."""
+    """Packed fingerprints, (n, 128), as ``numpy.packbits`` packs them."""
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
     bits = np.zeros((len(smiles), BITS), np.uint8)
     for row, text in enumerate(smiles):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from diptych.data.manifest import Checksum
@@ -30,7 +31,7 @@ class Part:
     path: str  # below the root, posix
     form: FileForm
     checksum: Checksum
-    texts: list[str]  # structures; "" where the cell is empty
+    texts: pa.ChunkedArray  # structures; "" where the cell is empty
     table: pa.Table  # the other columns, as texts
     numbers: Integers  # of each row its number in the file
     notes: list[str]
@@ -134,7 +135,7 @@ def _part(path: str, form: FileForm, checksum: Checksum, rows: Rows, source: Sou
     if name is None:
         hint = nearest(wanted, rows.table.column_names)
         raise ConfigError(f"data.smiles: {path!r} has no column {wanted!r}; {hint}")
-    texts = rows.table.column(name).fill_null("").to_pylist()
+    texts = pc.fill_null(rows.table.column(name), "")
     return Part(
         path=path,
         form=form,
@@ -161,7 +162,7 @@ def _drawn(parts: Sequence[Part], limit: int) -> list[Part]:
                 path=part.path,
                 form=part.form,
                 checksum=part.checksum,
-                texts=[part.texts[row] for row in rows.tolist()],
+                texts=part.texts.take(pa.array(rows)),
                 table=part.table.take(pa.array(rows)),
                 numbers=part.numbers[rows],
                 notes=part.notes,

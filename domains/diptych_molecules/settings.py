@@ -21,7 +21,7 @@ class Source:
         path: A file of molecules (.csv, .tsv, .parquet, .smi, .sdf, each but Parquet also as .gz), a folder of
             such files, a manifest written by inspect, or package:NAME/FILE for one that an installed package
             ships. $NAME is replaced by the environment variable.
-        include: Patterns of the paths below the folder to read ("*" also matches "/"); by default all.
+        include: Patterns of the paths below a folder to read ("*" also matches "/"); by default all.
         exclude: Patterns of the paths to leave out.
         form: What the files are, whatever their suffix; auto goes by the suffix.
         delimiter: What separates the cells of a .csv file; by default the comma, or the semicolon or tab of a
@@ -73,8 +73,8 @@ class Splitting:
     Args:
         by: What stays together: molecules of one Murcko scaffold, each molecule alone (random), clusters of alike
             fingerprints (Butina), or a column of the file says it.
-        assign: How the sets are dealt out. largest_first: the largest scaffolds to train, the rest in turn (as MoleculeNet,
-            dgllife; no chance in it). balanced: sets larger than half of validation or test to train, the others
+        assign: How the sets are dealt out. largest_first: the largest scaffolds to train, the rest in turn (as
+            MoleculeNet, dgllife; no chance in it). balanced: sets larger than half of validation or test to train, the others
             in an order drawn from the seed (as chemprop); exact shares for single molecules. hash: each set alone by
             its hash, so that it holds across data sets. auto: hash for random, else largest_first.
         train: Share to train on.

@@ -40,9 +40,7 @@ def deal(units: Integers, keys: Sequence[str], split: Splitting) -> Names:
     if assign == "hash":
         rule = Split(salt=split.salt, train=split.train, validation=split.validation, test=split.test)
         return np.array([rule.of(key) for key in keys], object)[units]
-    codes, first, inverse, sizes = np.unique(
-        units, return_index=True, return_inverse=True, return_counts=True
-    )
+    _, first, inverse, sizes = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
     order = largest_first(first, sizes) if assign == "largest_first" else balanced(sizes, len(units), split)
     return fill(order, sizes, split)[inverse]
 

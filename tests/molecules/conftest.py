@@ -1,6 +1,14 @@
-"""Lets the tests of molecules import the modules beside them, in processes they start too."""
+"""Lets these tests import the modules beside them, in processes they start too, and torch-geometric, which warns."""
 
+from __future__ import annotations
+
+import contextlib
 import sys
+import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+with warnings.catch_warnings(), contextlib.suppress(ImportError):
+    warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
+    import torch_geometric.nn  # noqa: F401

@@ -30,7 +30,7 @@ def nci(count: int) -> list[str]:
 
 
 def largest_first(units: list[int], split: Splitting) -> list[str]:
-    """As MoleculeNet and dgllife: sets by size and first member, both falling, into train, then validation, then test."""
+    """As MoleculeNet and dgllife: sets by size and first member, both falling, to train, then validation, then test."""
     members = defaultdict(list)
     for place, unit in enumerate(units):
         members[unit].append(place)

@@ -1,4 +1,4 @@
-"""The store gives what a molecule-by-molecule reference gives, survives kills and damage, and refuses other versions."""
+"""The store gives what a reference by molecule gives, survives kills and damage, and refuses other versions."""
 
 from __future__ import annotations
 

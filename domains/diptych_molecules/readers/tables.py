@@ -136,7 +136,7 @@ def _smi(data: bytes, notes: list[str]) -> Rows:
     if lines and re.match(r"(canonical_?)?smiles\b", lines[0], re.IGNORECASE):
         lines = lines[1:]
     numbers = [number for number, line in enumerate(lines) if line]
-    cells = [(lines[number].split(None, 1) + [""])[:2] for number in numbers]
+    cells = [[*lines[number].split(None, 1), ""][:2] for number in numbers]
     table = pa.table(
         {
             STRUCTURE: pa.array([smiles for smiles, _ in cells], pa.large_string()),
