@@ -75,9 +75,11 @@ def mendeleev_values() -> dict[tuple[str, int], Value]:
     """What mendeleev's database says of every element. Of several allotropes the first one listed speaks."""
     found = metadata.distribution("mendeleev")
     path = Path(str(found.locate_file("mendeleev/elements.db")))
+    # grey tin turns into white tin at 13 degC, which is no melting
+    stable = "where not coalesce(is_transition, 0) order by id desc"
     queries = {
-        "melting_point": f"select atomic_number, melting_point - {KELVIN} from phasetransitions order by id desc",
-        "boiling_point": f"select atomic_number, boiling_point - {KELVIN} from phasetransitions order by id desc",
+        "melting_point": f"select atomic_number, melting_point - {KELVIN} from phasetransitions {stable}",
+        "boiling_point": f"select atomic_number, boiling_point - {KELVIN} from phasetransitions {stable}",
         "density": "select atomic_number, density from elements",
         "electron_affinity": f"select atomic_number, electron_affinity * {KJ_PER_MOL} from elements "
         "where electron_affinity > 0",
