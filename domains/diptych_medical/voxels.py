@@ -19,6 +19,9 @@ from diptych_medical.evaluated import Labels
 STRUCTURES = 0.5  # share of an image's drawn voxels that may be taken from its structures
 MOST_FOR_TREES = 50_000  # voxels; more make the trees slow and hardly better
 ROUNDS, RATE = 50, 0.2  # of boosting
+# Added to a leaf's curvature. Without it leaves of a small structure, whose probability is near 0 at first, take steps
+# so long that boosting does not come back: on simulated volumes Dice is 0.00 for 0.92.
+RIDGE = 1.0
 BLOCK = 65_536  # voxels whose features are held in float64 at once
 
 
@@ -160,13 +163,18 @@ class VoxelClassifier:
         rows = generator.permutation(len(voxels.labels))[:MOST_FOR_TREES]
         self.known = np.unique(voxels.labels.numpy()[rows])
         self._trees: Any = HistGradientBoostingClassifier(
-            max_iter=ROUNDS, learning_rate=RATE, early_stopping=False, random_state=seed
+            max_iter=ROUNDS,
+            learning_rate=RATE,
+            l2_regularization=RIDGE,
+            early_stopping=False,
+            random_state=seed,
         )
+        weights = voxels.weights.numpy()[rows]
         if len(self.known) > 1:  # a single class needs no trees
             self._trees.fit(
                 voxels.features.numpy()[rows],
                 voxels.labels.numpy()[rows],
-                sample_weight=voxels.weights.numpy()[rows],
+                sample_weight=weights / weights.mean(),  # so that RIDGE means the same for images of any size
             )
 
     def predict(self, features: NDArray[np.float32]) -> Labels:

@@ -29,7 +29,7 @@ from diptych_medical.recipe import ImageStudy
 from diptych_medical.saved import Saved
 from diptych_medical.segmentation import segmentation
 from diptych_medical.sliding import VoxelNetwork, corners, dense, features_at, frozen_copy, resize, slide
-from diptych_medical.voxels import Drawn, VoxelClassifier, draw_voxels, fit_head, joined, overlap_loss
+from diptych_medical.voxels import Drawn, VoxelClassifier, Voxels, draw_voxels, fit_head, joined, overlap_loss
 
 CPU = torch.device("cpu")
 CLASSES = ("background", "bright", "dark")
@@ -230,6 +230,29 @@ def test_the_voxel_classifier_knows_intensities() -> None:
     rows = torch.from_numpy(features[(slice(None), *drawn.at.T)].T.copy())
     classifier = VoxelClassifier(joined([(rows, drawn)]), 3, seed=0)
     assert dice(classifier.predict(features), mask, CLASSES)["Dice"] > 0.95
+
+
+def test_boosting_does_not_run_away_on_a_rare_structure() -> None:
+    """A small ball within another, each brighter by two deviations of the noise; the background weighs 13 times."""
+    voxels = [_balls(seed) for seed in (0, 1)]
+    classifier = VoxelClassifier(voxels[0], 3, seed=0)
+    found, truth = classifier.predict(voxels[1].features.numpy().T.copy()), voxels[1].labels.numpy()
+    scores = dice(found, truth, CLASSES)
+    assert scores["Dice bright"] > 0.8
+    assert scores["Dice dark"] > 0.6
+
+
+def _balls(seed: int) -> Voxels:
+    draws = np.random.default_rng(seed)
+    at = draws.random((6000, 3))
+    distance = np.linalg.norm(at - 0.5, axis=1)
+    labels = (distance < 0.2).astype(np.int64) + (distance < 0.1)
+    features = np.concatenate([at, draws.normal(size=(6000, 2)) + 2 * labels[:, None]], axis=1)
+    return Voxels(
+        torch.from_numpy(features.astype(np.float32)),
+        torch.from_numpy(labels),
+        torch.from_numpy(np.where(labels > 0, 1.0, 13.0)),
+    )
 
 
 def test_a_classifier_of_one_class_predicts_it() -> None:
