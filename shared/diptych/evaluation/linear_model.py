@@ -177,6 +177,6 @@ def _fit(model: Any, x: Any, y: Floats, classes: int) -> bool:
 def _predict(model: Any, x: Any, classes: int) -> Floats:
     if not classes:
         return np.asarray(model.predict(x), dtype=np.float64)
-    full = np.zeros((len(x), classes))
+    full = np.zeros((x.shape[0], classes))
     full[:, model.classes_] = model.predict_proba(x)
     return full
