@@ -114,7 +114,7 @@ def _numbers(
     workers: int | None,
 ) -> NDArray[Any]:
     folder, target = _place(store, name)
-    path = target.with_suffix(".npy")
+    path = target.with_name(f"{target.name}.npy")
     if not path.is_file():
         parts = _chunks(store, folder, ".npy", compute, workers)
         with replacing(path) as partial_path:
@@ -135,7 +135,7 @@ def _texts(
     store: Store, name: str, compute: Compute, workers: int | None
 ) -> tuple[NDArray[np.int64], list[str]]:
     folder, target = _place(store, name)
-    path = target.with_suffix(".parquet")
+    path = target.with_name(f"{target.name}.parquet")
     if not path.is_file():
         parts = _chunks(store, folder, ".parquet", compute, workers)
         tables = [pq.read_table(part) for part in parts]

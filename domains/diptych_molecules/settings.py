@@ -74,9 +74,9 @@ class Splitting:
         by: What stays together: molecules of one Murcko scaffold, each molecule alone (random), clusters of alike
             fingerprints (Butina), or a column of the file says it.
         assign: How the sets are dealt out. largest_first: the largest scaffolds to train, the rest in turn (as
-            MoleculeNet, dgllife; no chance in it). balanced: sets larger than half of validation or test to train, the others
-            in an order drawn from the seed (as chemprop); exact shares for single molecules. hash: each set alone by
-            its hash, so that it holds across data sets. auto: hash for random, else largest_first.
+            MoleculeNet, dgllife; no chance in it). balanced: sets larger than half of validation or test to train,
+            the others in an order drawn from the seed (as chemprop); exact shares for single molecules. hash: each
+            set alone by its hash, so that it holds across data sets. auto: hash for random, else largest_first.
         train: Share to train on.
         validation: Share for choices such as the epoch.
         test: Share held out.

@@ -39,7 +39,8 @@ def deal(units: Integers, keys: Sequence[str], split: Splitting) -> Names:
     assign = resolved(split)
     if assign == "hash":
         rule = Split(salt=split.salt, train=split.train, validation=split.validation, test=split.test)
-        return np.array([rule.of(key) for key in keys], object)[units]
+        # with a word before it, since the scaffold of molecules without rings is empty
+        return np.array([rule.of(f"{split.by}:{key}") for key in keys], object)[units]
     _, first, inverse, sizes = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
     order = largest_first(first, sizes) if assign == "largest_first" else balanced(sizes, len(units), split)
     return fill(order, sizes, split)[inverse]
