@@ -21,9 +21,19 @@ _SUFFIXES: dict[str, Format] = {
     **dict.fromkeys((".spice", ".sp", ".spi", ".cir", ".ckt", ".cdl", ".net", ".netlist", ".pex"), "spice"),
     **dict.fromkeys((".dspf", ".spf"), "dspf"),
 }
-_INCLUDE = re.compile(rb"^[ \t]*(\.(?:inc|include|lib)[ \t]+[^\r\n]+)", re.IGNORECASE | re.MULTILINE)
-_SUBCKT = re.compile(rb"^[ \t]*\.(?:subckt|macro)[ \t]", re.IGNORECASE | re.MULTILINE)
+# Written out letter by letter: a search that ignores case is eight times as slow.
+_STATEMENT = re.compile(
+    rb"\n[ \t]*(\.(?:[iI][nN][cC]|[lL][iI][bB]|[sS][uU][bB][cC][kK][tT]|[mM][aA][cC][rR][oO])[^\r\n]*)"
+)
 _BLOCK = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetlistItem(Item):
+    """A netlist that was found."""
+
+    top: str | None = None  # the subcircuit, where a file has several that are circuits of their own
+    outside: tuple[Path, ...] = ()  # includes that lie outside of the data folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +46,8 @@ class Header(readable.Header):
 
 def find(files: Sequence[Path], root: Path, *, only: Format | Literal["auto"], top: str | None) -> Found:
     """Sort files into netlists: those of a known suffix that no other file includes."""
-    chosen = [
-        path
-        for path in files
-        if _SUFFIXES.get(path.suffix.lower()) in (only if only != "auto" else "spice", "dspf")
-    ]
-    if only != "auto":
-        chosen = [path for path in chosen if _SUFFIXES[path.suffix.lower()] == only]
+    kinds = {path: _SUFFIXES.get(path.suffix.lower()) for path in files}
+    chosen = [path for path, kind in kinds.items() if kind is not None and only in ("auto", kind)]
     facts = {path: _glance(path) for path in chosen}
     included = {each for path in chosen for each in _closure(path, facts) if each != path}
     items: list[tuple[str, Item]] = []
@@ -50,34 +55,35 @@ def find(files: Sequence[Path], root: Path, *, only: Format | Literal["auto"], t
     for path in chosen:
         if path in included:
             continue
+        kind = str(kinds[path])
+        closure = _closure(path, facts)
+        inside = tuple(each for each in closure if each.is_relative_to(root))
+        outside = tuple(each for each in closure if not each.is_relative_to(root))
         name = path.relative_to(root).with_suffix("").as_posix()
-        closure = [each for each in _closure(path, facts) if each.is_relative_to(root)]
-        kind = _SUFFIXES[path.suffix.lower()]
-        tops = _tops(path, top) if kind == "spice" and facts[path][1] > 1 else []
-        for place in tops if len(tops) > 1 else [""]:
-            items.append(
-                (kind, Item(path=path, name=f"{name}/{place}" if place else name, files=tuple(closure)))
+        several = kind == "spice" and facts[path][1] > 1 and top is None
+        tops = _tops(path) if several else []
+        items += [
+            (
+                kind,
+                NetlistItem(
+                    path=path, name=f"{name}/{each}" if each else name, files=inside, top=each or top, outside=outside
+                ),
             )
-        used |= {path, *closure}
+            for each in (tops if len(tops) > 1 else [""])
+        ]
+        used.update(inside)
     return Found(items=tuple(items), other=tuple(path for path in files if path not in used))
 
 
-def read_header(kind: str, item: Item, *, top: str | None) -> Header:
-    """What the netlist depends on beside its files, and which of a file's circuits it is."""
-    inner = item.path.stem != Path(item.name).name
-    outside = [
-        checksum(path).sha256
-        for path in sorted(_closure(item.path, {}))
-        if path not in item.files and path != item.path
-    ]
+def read_header(kind: str, item: Item) -> Header:
+    """What the netlist depends on beside its files, and which of a file's circuits it is. Raises Unreadable."""
+    assert isinstance(item, NetlistItem)
     if not item.path.stat().st_size:
         raise Unreadable("empty file")
-    return Header(top=Path(item.name).name if inner else top, outside=tuple(outside))
+    return Header(top=item.top, outside=tuple(checksum(path).sha256 for path in sorted(item.outside)))
 
 
-def _tops(path: Path, top: str | None) -> list[str]:
-    if top is not None:
-        return []
+def _tops(path: Path) -> list[str]:
     try:
         return tops_of(path)
     except Unreadable:
@@ -86,27 +92,25 @@ def _tops(path: Path, top: str | None) -> list[str]:
 
 def _glance(path: Path) -> tuple[list[Path], int]:
     """(the files that a file includes, those that are there; how many subcircuits it defines)."""
-    targets, count = [], 0
+    statements: list[bytes] = []
     with path.open("rb") as file:
-        rest = b""
+        rest = b"\n"
         while block := file.read(_BLOCK):
-            text, _, rest = (rest + block).rpartition(b"\n") if len(rest) < _BLOCK else (b"", b"", block)
-            targets += _INCLUDE.findall(text)
-            count += len(_SUBCKT.findall(text))
-        targets += _INCLUDE.findall(rest)
-        count += len(_SUBCKT.findall(rest))
-    found = []
-    for statement in targets:
-        words = statement.decode("latin-1").split()
-        if (
-            words[0].lower() == ".lib"
-            and len(words) == 2
-            and not words[1].strip("'\"").endswith((".lib", ".spice", ".sp"))
-        ):
-            continue  # the beginning of a section
-        target = resolve(include_of(statement.decode("latin-1"))[0], path)
-        if target is not None:
-            found.append(target)
+            joined = rest + block
+            cut = joined.rfind(b"\n")
+            statements += _STATEMENT.findall(joined, 0, cut)
+            rest = joined[cut:] if len(joined) - cut < _BLOCK else b"\n"  # a line that long is no include
+        statements += _STATEMENT.findall(rest)
+    found, count = [], 0
+    for statement in statements:
+        text = statement.decode("latin-1")
+        words = text.split()
+        if words[0].lower() in (".subckt", ".macro"):
+            count += 1
+        elif words[0].lower() in (".inc", ".include", ".lib"):
+            target = resolve(include_of(text)[0], path)  # none at the beginning of a section, which names no file
+            if target is not None:
+                found.append(target)
     return found, count
 
 

@@ -73,7 +73,7 @@ def prepare(
     found = scan(
         source,
         partial(readers.find, only=source.format, top=netlist.top),
-        partial(readers.read_header, top=netlist.top),
+        readers.read_header,
         expected=EXPECTED,
         unit="netlist",
         workers=workers,

@@ -100,8 +100,6 @@ def _read(path: Path, state: _State, around: tuple[Path, ...], section: str | No
         raise Unreadable(f"recursive include: {path.name!r} includes itself")
     around = (*around, path)
     inside = section is None
-    first = not around[1:]
-    line = 0
     try:
         for line, text in logical_lines(path, dspf=state.dspf):
             if state.ended:
@@ -121,12 +119,9 @@ def _read(path: Path, state: _State, around: tuple[Path, ...], section: str | No
                 if state.network is not None:
                     _network(head, text, state.network, line)
                     continue
-                try:
-                    _element(head, text, state, line)
-                except Unreadable:
-                    if not (first and state.open is state.library.top):
-                        raise  # else the first line of a deck is its title, whatever it says
-            first = False
+                if line == 1 and len(around) == 1 and head != "*":
+                    continue  # the first line of a deck is its title, whatever it says
+                _element(head, text, state, line)
     except Unreadable as error:
         if len(around) == 1 or str(error).startswith(("in ", "missing include", "recursive include")):
             raise
@@ -355,7 +350,7 @@ def _passive(letter: str, text: str, state: _State, line: int) -> None:
     """R or C: a parasitic where it has a value alone, a device where it has a model."""
     words = text.split()
     if len(words) == 4 and "=" not in text and "$" not in text:  # the shape of millions of them
-        value = state.number(words[3])
+        value = number(words[3])
         if value is not None and state.reading.plain == "parasitics":
             _parasitic(letter, words[1], words[2], value, state, line)
             return

@@ -19,8 +19,10 @@ def tops_of(path: Path) -> list[str]:
     own: dict[str, str] = {}
     used: set[str] = set()
     depth = 0
-    for _, text in logical_lines(path):
+    for line, text in logical_lines(path):
         head = text[0]
+        if line == 1 and head != ".":
+            continue  # the title
         if head == ".":
             words = text.split(None, 2)
             if words[0].lower() in (".subckt", ".macro") and len(words) > 1:

@@ -22,10 +22,15 @@ _INSIDE = re.compile(
 _POWERS = {suffix: round(math.log10(scale)) for suffix, scale in _SUFFIXES.items() if suffix != "mil"}
 
 
+_ENDS = {suffix: f"e{power}" for suffix, power in _POWERS.items() if len(suffix) == 1}
+_ENDS.update({suffix.upper(): power for suffix, power in _ENDS.items()})
+
+
 def number(text: str) -> float | None:
     """A number such as 4.7k, 10MEG, 0.15u, 1e-15, 2pF; None where the text is none. F alone is femto, as in SPICE."""
+    power = _ENDS.get(text[-1:])
     try:
-        return float(text)
+        return float(text) if power is None else float(text[:-1] + power)  # rounded once, as the decimal would be
     except ValueError:
         match = _NUMBER.fullmatch(text)
     if match is None:
@@ -33,11 +38,10 @@ def number(text: str) -> float | None:
     mantissa, suffix = match.groups()
     if suffix is None:
         return float(mantissa)
-    if suffix.lower() == "mil":
-        return float(mantissa) * _SUFFIXES["mil"]
-    if "e" in mantissa.lower():
-        return float(mantissa) * _SUFFIXES[suffix.lower()]
-    return float(f"{mantissa}e{_POWERS[suffix.lower()]}")  # rounded once, as the decimal would be
+    suffix = suffix.lower()
+    if suffix == "mil" or "e" in mantissa.lower():
+        return float(mantissa) * _SUFFIXES[suffix]
+    return float(f"{mantissa}e{_POWERS[suffix]}")
 
 
 _FUNCTIONS: dict[str, Callable[..., float]] = {
