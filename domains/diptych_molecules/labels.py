@@ -90,7 +90,10 @@ def merged(table: pd.DataFrame, codes: NDArray[np.int64]) -> pd.DataFrame:
         if kind == "regression":
             columns[name] = groups[name].mean()
         else:
-            columns[name] = first.where(groups[name].nunique() <= 1)
+            agreed = first.where(groups[name].nunique() <= 1)
             if table[name].dtype == object:
-                columns[name] = columns[name].astype(object).where(columns[name].notna(), None)
+                known = agreed.notna().tolist()
+                values = [value if is_known else None for value, is_known in zip(agreed, known, strict=True)]
+                agreed = pd.Series(values, index=agreed.index, dtype=object)
+            columns[name] = agreed
     return pd.DataFrame(columns, index=np.unique(codes)).reset_index(drop=True)

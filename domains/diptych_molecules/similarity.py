@@ -25,7 +25,7 @@ def tanimoto(one: Words, other: Words) -> Floats:
         common += np.bitwise_count(one[:, word, None] & other[None, :, word])
     sizes, other_sizes = (np.bitwise_count(each).sum(1, dtype=np.int32) for each in (one, other))
     union = sizes[:, None] + other_sizes[None] - common
-    return (common / np.maximum(union, 1)).astype(np.float32)
+    return np.asarray(common / np.maximum(union, 1), np.float32)
 
 
 def nearest_of(points: Words, leaders: Words) -> Integers:

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from diptych.data.assemble import numbers_of
-from diptych.data.identity import pseudonym_salt, salted_key
 from diptych.data.labels import Label
-from diptych.data.manifest import Entry, Manifest
 from diptych.data.pieces import cache_folder
 from diptych.data.quarantine import Quarantine
 from diptych.errors import DataError
 from diptych.study import Samples
 from diptych.words import Words
-from diptych_molecules import derived, splits
+from diptych_molecules import derived, describe, splits
 from diptych_molecules.chunks import jobs
 from diptych_molecules.gather import Gathered, gather
 from diptych_molecules.labels import (
     Kind,
     Tasks,
     check_labels,
-    contradictory,
     kinds,
     merged,
     numeric_columns,
@@ -114,9 +108,54 @@ def prepare(
         DataError: no molecules, too many in quarantine, one molecule in several splits.
     """
     check_labels(labels, tasks)
-    folder = cache_folder(cache, "molecules")
     quarantine = Quarantine()
     gathered = gather(source, quarantine)
+    store, fate = _stored(source, gathered, quarantine, cache_folder(cache, "molecules"), workers)
+    columns = {**gathered.columns(store.rows), **_computed(source, store, workers)}
+    report: dict[str, str] = {}
+    found = _all_labels(labels, tasks, columns, gathered, split)
+    table = read_labels(found, columns, len(store), report)
+    identity, identities = _identity(source, store, workers)
+    report |= describe.duplicates(table, identity, source)
+    named = None if split.column is None else splits.from_column(columns[split.column], split.column)
+    rows = np.arange(len(store))
+    if source.duplicates == "merge":
+        codes, first = np.unique(identity, return_index=True)
+        order = np.argsort(first)  # in the order of the files
+        table = merged(table, identity).iloc[order].reset_index(drop=True)
+        rows, identity = first[order].astype(np.int64), codes[order]
+        named = None if named is None else named[rows]
+    units, texts = _units(split, store, rows, identity, identities, workers)
+    dealt = splits.deal(units, texts, split) if named is None else named
+    if named is not None:
+        describe.check_one_split(identity, named, source)
+    words = Words(unit=_UNITS[split.by], recording="molecule", sample="molecule", overlap="report")
+    ids = describe.ids_of(units, texts, identity, identities, dealt, words)
+    samples = Samples(
+        ids=ids,
+        labels=table,
+        manifest=describe.manifest_of(gathered, store),
+        quarantine=quarantine,
+        words=words,
+    )
+    lines = describe.lines(gathered, store, fate, rows, ids, quarantine, split, words)
+    return Molecules(
+        samples=samples,
+        store=store,
+        rows=rows,
+        tasks=kinds(table),
+        identity=identity,
+        identities=identities,
+        splitting=split,
+        report={**lines, **report},
+        workers=workers,
+    )
+
+
+def _stored(
+    source: Source, gathered: Gathered, quarantine: Quarantine, folder: Path, workers: int | None
+) -> tuple[Store, str]:
+    """The store of all rows, and whether it was made or found; rows of no molecule go to quarantine."""
     wanted = [
         job
         for part in gathered.parts
@@ -131,46 +170,9 @@ def prepare(
     for row, reason in store.rejected:
         quarantine.add(gathered.name(row), reason)
     if not len(store):
-        raise DataError(f"no molecule can be used: {_reasons(quarantine)}")
+        raise DataError(f"no molecule can be used: {describe.reasons(quarantine)}")
     quarantine.check(gathered.total, source.max_quarantined)
-    rows = np.arange(len(store))
-    columns = {**gathered.columns(store.rows), **_computed(source, store, workers)}
-    report: dict[str, str] = {}
-    found = _all_labels(labels, tasks, columns, gathered, split)
-    table = read_labels(found, columns, len(store), report)
-    identity, identities = _identity(source, store, workers)
-    report |= _report_duplicates(table, identity, source)
-    named = None if split.column is None else splits.from_column(columns[split.column], split.column)
-    if source.duplicates == "merge":
-        rows = np.unique(identity, return_index=True)[1].astype(np.int64)
-        table = merged(table, identity)
-        order = np.argsort(rows)  # in the order of the files
-        rows, table, identity = rows[order], table.iloc[order].reset_index(drop=True), identity[rows[order]]
-        named = None if named is None else named[rows]
-    units, texts = _units(split, store, rows, identity, identities, workers)
-    dealt = splits.deal(units, texts, split) if named is None else named
-    words = Words(unit=_UNITS[split.by], recording="molecule", sample="molecule", overlap="report")
-    ids = _ids(units, texts, identity, identities, dealt, words)
-    if named is not None:
-        _check_columns_split(identity, dealt, source)
-    samples = Samples(
-        ids=ids,
-        labels=table,
-        manifest=_manifest(gathered, store),
-        quarantine=quarantine,
-        words=words,
-    )
-    return Molecules(
-        samples=samples,
-        store=store,
-        rows=rows,
-        tasks=kinds(table),
-        identity=identity,
-        identities=identities,
-        splitting=split,
-        report={**_report(gathered, store, fate, rows, ids, quarantine, split, words), **report},
-        workers=workers,
-    )
+    return store, fate
 
 
 def _all_labels(
@@ -245,113 +247,3 @@ def _whole_molecules(codes: Integers, identity: Integers, texts: list[str]) -> t
     """
     _, first, inverse = np.unique(identity, return_index=True, return_inverse=True)
     return codes[first][inverse], texts
-
-
-def _ids(
-    units: Integers,
-    texts: list[str],
-    identity: Integers,
-    identities: list[str],
-    dealt: NDArray[np.object_],
-    words: Words,
-) -> pd.DataFrame:
-    """Salted keys of units and molecules, as compact texts: data sets may have millions of rows."""
-    patient = _keys(units, texts, words.unit)
-    recording = patient if words.unit == "molecule" else _keys(identity, identities, "molecule")
-    columns = {
-        "patient": patient,
-        "recording": recording,
-        "trial": recording,
-        "split": pa.array(dealt, pa.string()),
-    }
-    dtype = pd.StringDtype("pyarrow")
-    return pd.DataFrame({name: pd.Series(column, dtype=dtype) for name, column in columns.items()})
-
-
-def _keys(codes: Integers, texts: list[str], kind: str) -> pa.Array:
-    """The salted key of each row's text."""
-    salt = pseudonym_salt()
-    used, inverse = np.unique(codes, return_inverse=True)
-    keys = pa.array([salted_key(salt, f"{kind}:{texts[code]}") for code in used.tolist()], pa.string())
-    return keys.take(pa.array(inverse))
-
-
-def _check_columns_split(identity: Integers, dealt: NDArray[np.object_], source: Source) -> None:
-    """Raise DataError where a column puts one molecule into several splits."""
-    pairs = pd.DataFrame({"molecule": identity, "split": dealt}).drop_duplicates()
-    several = int((pairs["molecule"].value_counts() > 1).sum())
-    if several:
-        raise DataError(
-            f"{several} molecules are in more than one split of the column (the same {source.identity}); "
-            "remove them, or let data.duplicates: merge keep the first row of each"
-        )
-
-
-def _report_duplicates(table: pd.DataFrame, identity: Integers, source: Source) -> dict[str, str]:
-    repeated = len(identity) - len(np.unique(identity))
-    text = f"{repeated} rows repeat a molecule (same {source.identity})"
-    if not repeated:
-        return {"duplicates": "none"}
-    differing = {name: count for name, count in contradictory(table, identity).items() if count}
-    if differing:
-        listed = ", ".join(f"{name} ({count})" for name, count in differing.items())
-        text += f"; molecules whose rows differ in a label: {listed}"
-    fate = (
-        "all rows are kept" if source.duplicates == "keep" else "the first row of each is kept, labels merged"
-    )
-    return {"duplicates": f"{text}; {fate}"}
-
-
-def _manifest(gathered: Gathered, store: Store) -> Manifest:
-    used = np.bincount(gathered.part_of(store.rows), minlength=len(gathered.parts))
-    return Manifest(
-        gathered.root,
-        [
-            Entry(
-                path=part.path,
-                size=part.checksum.size,
-                sha256=part.checksum.sha256,
-                patient="",
-                recording="",
-                facts={"format": part.form, "molecules": int(used[number])},
-            )
-            for number, part in enumerate(gathered.parts)
-        ],
-    )
-
-
-def _report(
-    gathered: Gathered,
-    store: Store,
-    fate: str,
-    rows: Integers,
-    ids: pd.DataFrame,
-    quarantine: Quarantine,
-    split: Splitting,
-    words: Words,
-) -> dict[str, str]:
-    """What was found, in lines."""
-    forms = Counter(part.form for part in gathered.parts)
-    lines = {
-        "molecules": f"{len(rows)} of {gathered.total} rows in {len(gathered.parts)} files "
-        f"({', '.join(f'{count} {form}' for form, count in forms.items())})",
-        "split": f"by {split.by}, {splits.resolved(split).replace('_', ' ')}"
-        if split.column is None
-        else f"by column {split.column!r}",
-        "store": f"{store.bytes / len(store):.0f} bytes a molecule, {fate}",
-        "quarantine": "; ".join(f"{kind} ({count})" for kind, count in quarantine.kinds().items()) or "none",
-    }
-    if words.unit != "molecule":
-        lines[words.units] = str(ids["patient"].nunique())
-    notes = [f"{part.path}: {note}" for part in gathered.parts for note in part.notes]
-    if notes:
-        lines["encoding"] = "; ".join(notes[:5]) + ("; ..." if len(notes) > 5 else "")
-    if gathered.other:
-        listed = ", ".join(f"{suffix} ({count})" for suffix, count in gathered.other.most_common(6))
-        lines["files without molecules"] = listed
-    return lines
-
-
-def _reasons(quarantine: Quarantine) -> str:
-    common = Counter(row.reason for row in quarantine.rows).most_common(3)
-    return "; ".join(f"{reason} ({count})" for reason, count in common) or "the files have no rows"
