@@ -52,7 +52,7 @@ def tested_elsewhere(study: CircuitStudy, path: str | None) -> tuple[CircuitStud
         notes.append(
             f"{left} designs of the other netlists are left out: heads are trained or chosen on designs of these names"
         )
-    graphs = Graphs(circuits, old.scale, old.statistics, old.sampling)
+    graphs = Graphs(circuits, old.scale, old.scaling, old.sampling)
     return replace(study, circuits=circuits, graphs=graphs, samples=samples), notes
 
 

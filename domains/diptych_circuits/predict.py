@@ -19,9 +19,10 @@ from diptych.study import Indices
 from diptych_circuits.annotation import Capacitor, element_lines, flat_netlist, with_elements
 from diptych_circuits.circuits import Circuits, Couplings
 from diptych_circuits.evaluated import KINDS, circuit_study, surroundings_of
-from diptych_circuits.graph import Graph, build_graph, terminal_letters
+from diptych_circuits.graph import Graph, build_graph
 from diptych_circuits.netlist.definition import Library
 from diptych_circuits.netlist.flatten import Flat, Hierarchy
+from diptych_circuits.netlist.naming import TERMINALS
 from diptych_circuits.netlist.parser import parse
 from diptych_circuits.netlist.tops import top_of
 from diptych_circuits.parasitics import (
@@ -87,7 +88,7 @@ def predict(
         else []
     )
     asked = named_pairs(source, Path(pairs)) if pairs else candidate_pairs(source.circuits, known)
-    graphs = Graphs(source.circuits, study.graphs.scale, study.graphs.statistics, study.graphs.sampling)
+    graphs = Graphs(source.circuits, study.graphs.scale, study.graphs.scaling, study.graphs.sampling)
     found = predict_parasitics(heads, encoder, graphs, asked, device)
     chosen = np.ones(len(found.pairs), bool) if pairs else found.probability >= probability
     write_text(Path(out), annotated(source, found, chosen))
@@ -154,7 +155,8 @@ def one_circuit(graph: Graph, flat: Flat) -> Circuits:
     edges = [graph.pin_edges, graph.pin_edges[::-1], graph.net_edges, graph.net_edges[::-1]]
     kinds = [EdgeKind.DEVICE_PIN, EdgeKind.DEVICE_PIN, EdgeKind.PIN_NET, EdgeKind.PIN_NET]
     count = len(graph.kind)
-    names = [*graph.names, *_pin_names(flat)]
+    text = graph.names.tobytes().decode()
+    names = [*(text.split("\n") if text else []), *_pin_names(flat)]
     return Circuits(
         nodes=graph.nodes,
         kind=graph.kind,
@@ -176,16 +178,16 @@ def one_circuit(graph: Graph, flat: Flat) -> Circuits:
 def _pin_names(flat: Flat) -> list[str]:
     names = []
     for number, device in enumerate(flat.devices):
-        letters = terminal_letters(int(flat.kind[number]))
+        letters = TERMINALS.get(chr(int(flat.kind[number])), "")
         count = int(flat.ends[number + 1] - flat.ends[number])
         names += [f"{device}:{letters[i] if i < len(letters) else i + 1}" for i in range(count)]
     return names
 
 
-def candidate_pairs(circuits: Circuits, kinds: Sequence[int]) -> Indices:
-    """(p, 2) all pairs of pins and nets of the asked kinds; in a big netlist those at most HOPS apart. Pins first."""
+def candidate_pairs(circuits: Circuits, kinds: Sequence[int], most: int = MOST_PAIRS) -> Indices:
+    """(p, 2) all pairs of pins and nets of the asked kinds; beyond ``most`` those at most HOPS apart. Pins first."""
     nodes = np.flatnonzero(circuits.kind != Kind.DEVICE)
-    if int(pairs_of_kinds(circuits, np.array([0])).sum()) <= MOST_PAIRS:
+    if int(pairs_of_kinds(circuits, np.array([0])).sum()) <= most:
         low, high = np.triu_indices(len(nodes), 1)
         pairs = np.column_stack(
             [nodes[high], nodes[low]]
