@@ -81,7 +81,7 @@ def test_the_molecule_is_drawn(
         text = content.decode()
         assert text.rstrip().endswith("</svg>")
         assert text.count("<ellipse") == (
-            10 if relation else 9
+            11 if relation else 10
         )  # an atom each, the dummy atom only with a share
 
 

@@ -53,7 +53,7 @@ def test_attention_is_a_loop_over_the_groups_present() -> None:
     for n in range(2):
         for i in range(3):
             there = [j for j in range(3) if present[n, j]]
-            scores = [float(attend.query(rows[n, i]) @ attend.key(rows[n, j])) / 2 for j in there]
+            scores = [(attend.query(rows[n, i]) @ attend.key(rows[n, j])).item() / 2 for j in there]
             shares = torch.tensor(scores).softmax(0)
             heard = sum(s * attend.value(rows[n, j]) for s, j in zip(shares, there, strict=True))
             torch.testing.assert_close(found[n, i], attend.norm(rows[n, i] + heard), rtol=1e-6, atol=1e-6)
