@@ -8,12 +8,12 @@ domain = Domain(
     extra="circuits",
     recipe="diptych_circuits.recipe:build",
     evaluators={
-        "linear": "diptych.evaluation.linear:linear",
-        "knn": "diptych.evaluation.knn:knn",
         "coupling": "diptych_circuits.coupling:coupling",
         "ground": "diptych_circuits.ground:ground",
         "links": "diptych_circuits.links_evaluated:links",
+        "linear": "diptych.evaluation.linear:linear",
+        "knn": "diptych.evaluation.knn:knn",
     },
-    commands={},
+    commands={"predict": "diptych_circuits.predict:predict"},
     demo="circuits/demo.yaml",
 )

@@ -88,8 +88,8 @@ class Graph:
     totals: Mapping[str, int]  # what the netlist holds, before nets are removed
 
 
-# What a netlist holds before nets are removed: "nets" are ports and nets of devices other than diodes, "other_nets" those
-# that only couple or only meet diodes; "couplings" are raw, then merged by kind; "grounded" of the nets.
+# What a netlist holds before nets are removed: "nets" are ports and nets of devices other than diodes, "other_nets"
+# those that only couple or only meet diodes; "couplings" are raw, then merged by kind; "grounded" are of the nets.
 TOTALS = (
     "mos",
     "mos_pins",

@@ -66,7 +66,11 @@ def find(files: Sequence[Path], root: Path, *, only: Format | Literal["auto"], t
             (
                 kind,
                 NetlistItem(
-                    path=path, name=f"{name}/{each}" if each else name, files=inside, top=each or top, outside=outside
+                    path=path,
+                    name=f"{name}/{each}" if each else name,
+                    files=inside,
+                    top=each or top,
+                    outside=outside,
                 ),
             )
             for each in (tops if len(tops) > 1 else [""])
@@ -108,7 +112,9 @@ def _glance(path: Path) -> tuple[list[Path], int]:
         if words[0].lower() in (".subckt", ".macro"):
             count += 1
         elif words[0].lower() in (".inc", ".include", ".lib"):
-            target = resolve(include_of(text)[0], path)  # none at the beginning of a section, which names no file
+            target = resolve(
+                include_of(text)[0], path
+            )  # none at the beginning of a section, which names no file
             if target is not None:
                 found.append(target)
     return found, count

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -84,7 +85,7 @@ def build(
     scaling: Normalisation = "maximum",
     labels: Mapping[str, Label] = {},
     split: Split = Split(),  # noqa: B008  (frozen)
-    loader: Loading = Loading(),  # noqa: B008  (frozen)
+    loader: Loading = Loading(),
     encoder: Callable[[], nn.Module],
     method: MethodBuilder,
     optimizer: OptimizerFactory,
@@ -165,7 +166,7 @@ def node_labels(circuits: Circuits, train: NDArray[np.bool_]) -> dict[str, Any]:
     if len(known):
         label = range_of(known).label(farad)
         edges = (0.0, *BOUNDARIES, 1.0)
-        steps = [f"{low:g} to {high:g}" for low, high in zip(edges, edges[1:], strict=False)]
+        steps = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
         found["ground"] = label
         found["ground_class"] = pd.Categorical.from_codes(classes(label), steps)
     return found

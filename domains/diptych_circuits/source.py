@@ -223,8 +223,8 @@ def _counts(
         ignored.update(fact["ignored"])
     lines = {
         "devices": f"{totals['devices']} ({totals['mos']} MOS with {totals['mos_pins']} pins)",
-        "nets": f"{totals['nets']}, of these {totals['grounded']} with capacitance to ground; {totals['other_nets']} more "
-        "only couple or only meet diodes",
+        "nets": f"{totals['nets']}, of these {totals['grounded']} with capacitance to ground; "
+        f"{totals['other_nets']} more only couple or only meet diodes",
         "couplings": f"{totals['couplings']}, merged to {totals['pin_pin']} pin-pin, {totals['pin_net']} pin-net, "
         f"{totals['net_net']} net-net",
         "graph": f"{len(circuits)} nodes, {circuits.edges.shape[1] // 2} edges, {len(circuits.couplings)} couplings "

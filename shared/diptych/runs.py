@@ -218,7 +218,7 @@ def data_facts(samples: Samples, summary: Mapping[str, str]) -> dict[str, Any]:
                 samples.words.recordings: int(rows["recording"].nunique()),
                 samples.words.samples: len(rows),
             }
-            for split, rows in ids.groupby("split", sort=True)
+            for split, rows in ids.groupby("split", sort=True, observed=True)
         },
         "summary": dict(summary),
     }

@@ -43,7 +43,9 @@ r3 1 2 1k
 """
 
 
-def write_cell(folder: Path, name: str = "inv_1", *, cell: str = CELL, pxi: str = PXI, pex: str = PEX) -> Path:
+def write_cell(
+    folder: Path, name: str = "inv_1", *, cell: str = CELL, pxi: str = PXI, pex: str = PEX
+) -> Path:
     """The three files of a cell; returns the one that includes the others."""
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in (("spice", cell), ("pxi.spice", pxi), ("pex.spice", pex)):

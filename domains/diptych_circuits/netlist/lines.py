@@ -87,7 +87,9 @@ def _blocks(path: Path) -> Iterator[tuple[list[str], bool]]:
 
 
 def _lines(block: bytes) -> tuple[list[str], bool]:
-    special = not block.isascii() or b";" in block or b" $[" in block or b"$sub=" in block or b"$SUB=" in block
+    special = (
+        not block.isascii() or b";" in block or b" $[" in block or b"$sub=" in block or b"$SUB=" in block
+    )
     text = block.decode("latin-1")
     if "\t" in text:
         text = text.replace("\t", " ")

@@ -30,7 +30,9 @@ def number(text: str) -> float | None:
     """A number such as 4.7k, 10MEG, 0.15u, 1e-15, 2pF; None where the text is none. F alone is femto, as in SPICE."""
     power = _ENDS.get(text[-1:])
     try:
-        return float(text) if power is None else float(text[:-1] + power)  # rounded once, as the decimal would be
+        return (
+            float(text) if power is None else float(text[:-1] + power)
+        )  # rounded once, as the decimal would be
     except ValueError:
         match = _NUMBER.fullmatch(text)
     if match is None:
