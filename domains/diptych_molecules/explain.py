@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from rdkit import Chem
@@ -25,7 +25,8 @@ from diptych_molecules.kmpnn import KMPNN
 
 SUFFIXES = (".svg", ".png")
 SIZE = (700, 560)
-COLOURS = {
+Colour = tuple[float, float, float]
+COLOURS: dict[str, Colour] = {
     "orange": (0.99, 0.75, 0.43),
     "blue": (0.65, 0.81, 0.98),
     "green": (0.70, 0.90, 0.60),
@@ -128,7 +129,7 @@ def draw(mol: Chem.Mol, found: Explained, relation: str | None, path: Path) -> N
     colours, legend = by_share(found, relation) if relation is not None else by_most(mol, found)
     maker = rdMolDraw2D.MolDraw2DSVG if path.suffix.lower() == ".svg" else rdMolDraw2D.MolDraw2DCairo
     drawer = maker(*SIZE)
-    options = drawer.drawOptions()
+    options: Any = drawer.drawOptions()  # its stubs give every property the type of the whole
     options.addAtomIndices = True
     options.legendFontSize = 18
     options.legendFraction = min(0.5, 0.06 * len(legend) + 0.04)
@@ -146,7 +147,7 @@ def draw(mol: Chem.Mol, found: Explained, relation: str | None, path: Path) -> N
         partial.write_bytes(picture if isinstance(picture, bytes) else picture.encode())
 
 
-def by_most(mol: Chem.Mol, found: Explained) -> tuple[dict[int, tuple[float, ...]], list[str]]:
+def by_most(mol: Chem.Mol, found: Explained) -> tuple[dict[int, Colour], list[str]]:
     """A colour for the relation that each atom attends to most, and a line for each colour."""
     relations = knowledge().relations
     elements: dict[str, set[str]] = {}
@@ -164,11 +165,12 @@ def by_most(mol: Chem.Mol, found: Explained) -> tuple[dict[int, tuple[float, ...
     return {atom: COLOURS[palette[name]] for atom, name in most.items()}, legend
 
 
-def by_share(found: Explained, relation: str) -> tuple[dict[int, tuple[float, ...]], list[str]]:
-    """White to blue by the share of one relation, the largest being darkest; and its range."""
+def by_share(found: Explained, relation: str) -> tuple[dict[int, Colour], list[str]]:
+    """White for the least share of one relation to blue for the largest, and its range."""
     shares: Sequence[float] = found.shares[:, knowledge().relations.index(relation)].tolist()
-    most = max([*shares, 1e-9])
-    colours = {
-        atom: (1 - 0.6 * share / most, 1 - 0.4 * share / most, 1.0) for atom, share in enumerate(shares)
+    least, most = min(shares), max(shares)
+    scaled = [(share - least) / max(most - least, 1e-9) for share in shares]
+    colours: dict[int, Colour] = {
+        atom: (1 - 0.6 * each, 1 - 0.4 * each, 1.0) for atom, each in enumerate(scaled)
     }
-    return colours, [f"share of {relation.replace('_', ' ')}: {min(shares):.3f} (white) to {max(shares):.3f}"]
+    return colours, [f"share of {relation.replace('_', ' ')}: {least:.3f} (white) to {most:.3f} (blue)"]

@@ -99,6 +99,8 @@ class KCL:
         hidden: Units of the projector's hidden layer. Both views share the projector where their encoders are
             equally wide, as in KCL.
         width: Of the projection.
+        normalize: Batch norm in the projector. KCL has none, but without it wide encoders at high rates may make all
+            of the projector's hidden units 0, and the loss stays at the logarithm of the number of negatives.
         changes: Random changes to the molecule before each view is encoded (diptych.graphs.views), for instance
             masked atoms and bonds left out; none in KCL.
         averaging: Which weights are kept: the last ones ("none"), their mean ("uniform") or moving mean ("ema").
@@ -112,6 +114,7 @@ class KCL:
     temperature: float = 0.1
     hidden: int = 64
     width: int = 128
+    normalize: bool = False
     changes: Sequence[GraphAugmentation] = ()
     averaging: Averaging = "none"
     decay: float = 0.999
@@ -131,7 +134,7 @@ class KCL:
         widths = [width_of(each) for each in encoders]
         # a shared projector needs rows of one width
         projectors = [
-            Projector(width, self.hidden, self.width, normalize=False)
+            Projector(width, self.hidden, self.width, normalize=self.normalize)
             for width in (widths[:1] if widths[0] == widths[1] else widths)
         ]
         kept, parts, after = averaged(encoder, self.averaging, self.decay)

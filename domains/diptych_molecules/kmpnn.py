@@ -173,7 +173,7 @@ class KMPNN(nn.Module):
         return x, shared, kept
 
     def _attention(self, x: Tensor, shared: Tensor, batch: GraphBatch, slots: Tensor) -> Attention:
-        from_source, to_target = self.attention.weight[0].split(self.hidden)
+        from_source, to_target = self.attention.weight[0].chunk(2)
         heard, (sources, targets) = x @ to_target, batch.edges
         bonds = F.leaky_relu((x @ from_source)[sources] + heard[targets], SLOPE)
         told = torch.cat([shared @ from_source, shared.new_full((1,), -torch.inf)])[slots]

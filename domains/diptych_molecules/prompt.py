@@ -69,9 +69,7 @@ class FunctionalPrompt(nn.Module):
         self._inputs = (inputs,)  # in a tuple: it is registered within the encoder
         self.groups = nn.Embedding(len(GROUPS) + 1, width)  # the last row is the learned one
         self.attention = nn.ModuleList(GroupAttention(width) for _ in range(layers))
-        tables = inputs.tables
-        atom_width = tables[0].embedding_dim if len(tables) else inputs.numbers.out_features  # type: ignore[union-attr]
-        self.out = nn.Sequential(nn.Linear(width, int(atom_width)), nn.LayerNorm(int(atom_width)))
+        self.out = nn.Sequential(nn.Linear(width, inputs.width), nn.LayerNorm(inputs.width))
         self.weight = nn.Parameter(torch.tensor(weight))
         self.width = width_of(self.encoder)
         self.parts_width = getattr(self.encoder, "parts_width", self.width)

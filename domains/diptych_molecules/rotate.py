@@ -147,7 +147,7 @@ def train(triples: NDArray[np.int64], entities: int, relations: int, settings: R
         cubes = table.abs().pow(3).sum() + phases.abs().pow(3).sum()
         total = loss(true, corrupted, weights[chosen], adversarial=settings.adversarial)
         optimizer.zero_grad()
-        (total + settings.regularization * cubes).backward()
+        torch.autograd.backward(total + settings.regularization * cubes)
         optimizer.step()
     return Embedding(table.detach(), phases.detach())
 

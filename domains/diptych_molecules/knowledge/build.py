@@ -12,7 +12,7 @@ from __future__ import annotations
 import gzip
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ def pymatgen_values() -> dict[tuple[str, int], Value]:
     found = metadata.distribution("pymatgen-core")
     path = Path(str(found.locate_file("pymatgen/core/periodic_table.json.gz")))
     table: dict[str, dict[str, Any]] = json.loads(gzip.decompress(path.read_bytes()))
-    fields = {
+    fields: dict[str, tuple[str, Callable[[float], float]]] = {
         "melting_point": ("Melting point", lambda x: x - KELVIN),
         "boiling_point": ("Boiling point", lambda x: x - KELVIN),
         "electronegativity": ("X", float),

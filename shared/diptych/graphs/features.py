@@ -43,6 +43,7 @@ class Inputs(nn.Module):
             [] if isinstance(features, int) else [nn.Embedding(size, width) for size in sizes]
         )
         self.columns = features if isinstance(features, int) else len(sizes)
+        self.width = width
 
     def forward(self, features: Tensor) -> Tensor:
         """(rows, columns) to (rows, width)."""
