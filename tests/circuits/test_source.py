@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from netlists import CELL, DSPF, PEX, PXI, write_cell
 
 from diptych.data.identity import Split
 from diptych.data.labels import Label
 from diptych.data.manifest import Manifest
 from diptych.errors import ConfigError, DataError
+from diptych_circuits.hetero import columns_of, hetero
 from diptych_circuits.readers import find
 from diptych_circuits.schema import EdgeKind, Kind
 from diptych_circuits.settings import Netlist, Source
@@ -256,3 +258,32 @@ def test_the_latch_and_cells_of_kpex(tmp_path: Path) -> None:
         Source(path="package:diptych_circuits/examples"), Netlist(), {}, Split(), cache=tmp_path / "cache"
     )
     np.testing.assert_array_equal(shipped.circuits.nodes, made.circuits.nodes)
+
+
+def test_heterogeneous_graph_holds_the_same(tmp_path: Path) -> None:
+    circuits = prepared(cells(tmp_path / "data"), tmp_path / "cache", Netlist(supplies="keep")).circuits
+    data = hetero(circuits, np.array([1, 3]))
+    data.validate(raise_on_error=True)
+    inside = circuits.in_netlists(np.array([1, 3]))
+    assert {name: data[name].num_nodes for name in ("net", "device", "pin")} == {
+        kind.name.lower(): int((circuits.kind[inside] == kind).sum()) for kind in Kind
+    }
+    edges = set()
+    for owner, relation in (("device", "has"), ("net", "joins")):
+        a, b = data[owner, relation, "pin"].edge_index
+        pairs = set(zip(data[owner].node[a].tolist(), data["pin"].node[b].tolist(), strict=True))
+        reverse = data["pin", f"rev_{relation}", owner].edge_index
+        assert torch.equal(reverse.flip(0), torch.stack([a, b]))
+        edges |= pairs | {(y, x) for x, y in pairs}
+    chosen = inside[circuits.edges[0]]
+    assert edges == set(map(tuple, circuits.edges[:, chosen].T.tolist()))
+    farad = {}
+    for a, name, b in (("pin", "couples", "pin"), ("pin", "couples", "net"), ("net", "couples", "net")):
+        index, values = data[a, name, b].edge_index, data[a, name, b].farad
+        ends = zip(data[a].node[index[0]].tolist(), data[b].node[index[1]].tolist(), strict=True)
+        farad |= dict(zip(ends, values.tolist(), strict=True))
+    couplings = circuits.couplings
+    rows = inside[couplings.first]
+    pairs = zip(couplings.first[rows].tolist(), couplings.second[rows].tolist(), strict=True)
+    assert farad == dict(zip(pairs, couplings.farad[rows].tolist(), strict=True))
+    assert data["device"].x[0, columns_of(Kind.DEVICE).index("W")] == pytest.approx(0.5)
