@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOMAINS = ("diptych_medical", "diptych_molecules", "diptych_circuits", "diptych_biosignals")
+DOMAINS = ("diptych_medical", "diptych_molecules", "diptych_circuits", "diptych_biosignals", "diptych_graphs")
 DOMAIN_LIBRARIES = (
     "wfdb",
     "mne",
