@@ -78,16 +78,18 @@ def jobs(
 def store(job: Job, target: Path) -> None:
     """Featurise a chunk and write it to ``target``.npz."""
     texts = job.text.decode().split(_SEPARATOR)
-    mols, rejected = [], []
+    mols, smiles, rejected = [], [], []
     for row, text in enumerate(texts):
         try:
             mol = molecule(text, job.form, job.standard)
             check(mol)
+            smiles.append(Chem.MolToSmiles(mol).encode())
             mols.append(mol)
         except Unreadable as error:
             rejected.append((row, str(error)))
+        except RuntimeError:  # an invariant of RDKit, whose message names its source files
+            rejected.append((row, "no SMILES: RDKit cannot write the molecule"))
     graphs = graphs_of(mols, drop_isolated=job.drop_isolated)
-    smiles = [Chem.MolToSmiles(mol).encode() for mol in mols]
     header = Header(
         rows=len(texts),
         molecules=len(mols),

@@ -228,9 +228,10 @@ def _units(
     if split.by in ("random", "column"):
         return identity, identities
     if split.by == "cluster":
-        return _whole_molecules(
-            butina(derived.fingerprints(store, workers)[rows], split.similarity), identity, identities
-        )
+        clusters = butina(derived.fingerprints(store, workers)[rows], split.similarity)
+        codes, _ = _whole_molecules(clusters, identity, [])
+        _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        return inverse.astype(np.int64), [identities[code] for code in identity[first].tolist()]
     codes, texts = derived.scaffolds(store, workers)
     codes = codes[rows]
     if split.acyclic == "apart" and "" in texts:

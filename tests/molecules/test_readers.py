@@ -95,6 +95,12 @@ def test_broken_records_of_an_sd_file_are_quarantined(folder: Path) -> None:
     assert rejected(found)[1][1] == "empty: a molecule without atoms"
 
 
+def test_an_item_of_an_sd_file_named_smiles_is_not_its_structure(folder: Path) -> None:
+    path = write(folder / "set.sdf")
+    path.write_text(path.read_text().replace("<code>", "<smiles>"))
+    assert prepared(path).smiles() == CANONICAL
+
+
 def test_lines_with_other_numbers_of_cells_are_quarantined_and_rows_keep_their_numbers(folder: Path) -> None:
     found = molecule_files.from_texts(
         folder, "smiles,y\nCCO,1\nN,2,3\nCC,4\nC1CC,5\n", tasks=["y"], max_quarantined=0.9

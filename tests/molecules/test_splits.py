@@ -122,6 +122,29 @@ def test_molecules_without_rings_are_together_or_apart(tmp_path: Path) -> None:
     assert apart.samples.ids["patient"].nunique() == 3
 
 
+def test_clusters_hold_like_molecules_and_rows_of_one_molecule(tmp_path: Path) -> None:
+    rows = [
+        "CCCCCCCO",
+        "c1ccccc1",
+        "CCCCCCCCO",
+        "OCCCCCCC",
+        "c1ccccc1C",
+        "[Na+]",
+        "[Na+]",
+        "Oc1ccccn1",
+        "O=c1cccc[nH]1",
+    ]
+    split = Splitting(by="cluster", similarity=0.5)
+    found = from_texts(tmp_path / "data", "smiles\n" + "\n".join(rows), split=split)
+    ids = found.samples.ids
+    assert found.samples.words.unit == "cluster"
+    assert ids.groupby("recording")["patient"].nunique().max() == 1
+    patients = ids["patient"].tolist()
+    assert patients[0] == patients[2] == patients[3] != patients[1]
+    units, texts = found.units(split)
+    assert len(texts) == units.max() + 1 == ids["patient"].nunique()
+
+
 def test_another_split_of_the_same_molecules_is_to_be_had(tmp_path: Path) -> None:
     found = from_texts(tmp_path / "data", "smiles\n" + "\n".join(nci(60)), split=Splitting(by="scaffold"))
     other = found.split(Splitting(by="random", assign="balanced", seed=3))

@@ -162,9 +162,9 @@ def _sdf(data: bytes, notes: list[str]) -> Rows:
         items.append({name.strip(): value.strip() or None for name, value in found})
     columns = dict.fromkeys(name for item in items for name in item)
     table = {
-        STRUCTURE: pa.array(blocks, pa.large_string()),
         NAME: pa.array(names, pa.large_string()),
         **{name: pa.array([item.get(name) for item in items], pa.large_string()) for name in columns},
+        STRUCTURE: pa.array(blocks, pa.large_string()),  # last: an item of this name is not the structure
     }
     return Rows(pa.table(table), np.arange(len(records)), [], notes)
 
