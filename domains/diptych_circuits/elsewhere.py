@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from diptych.errors import DataError
+from diptych.study import Indices
 from diptych_circuits.circuits import Circuits, Couplings
 from diptych_circuits.study import CircuitStudy, Graphs
 
@@ -24,36 +25,71 @@ def tested_elsewhere(study: CircuitStudy, path: str | None) -> tuple[CircuitStud
     if path is None:
         return study, []
     other = study.read(path)
-    netlist = np.asarray(other.circuits.netlist)
     ids = study.samples.ids
     known = set(ids.loc[ids["split"] != "test", "patient"].astype(str))
-    split = np.where(other.table["patient"].isin(known), "", "test")
-    if not np.any(split == "test"):
+    tested = np.flatnonzero(~other.table["patient"].isin(known).to_numpy())
+    if not len(tested):
         raise DataError(
-            f"all {len(split)} netlists at {path!r} are of designs that the study trains on or validates with; "
+            f"all {len(other.table)} netlists at {path!r} are of designs that the study trains on or validates with; "
             "expected others to test on"
         )
-    added = {name: other.table[name].to_numpy()[netlist] for name in ("patient", "recording")}
-    added |= {"trial": added["recording"], "split": split[netlist]}
+    split = ids["split"].astype(str).to_numpy()
+    kept = np.flatnonzero(split[study.circuits.starts[:-1]] != "test")
+    circuits = both(chosen_netlists(study.circuits, kept), chosen_netlists(other.circuits, tested))
+    new = other.table.iloc[tested]
+    sizes = np.diff(other.circuits.starts)[tested]
     columns = {
-        name: np.concatenate([ids[name].astype(str).to_numpy(), added[name].astype(str)]) for name in added
+        name: np.concatenate(
+            [ids[name].astype(str).to_numpy()[split != "test"], np.repeat(new[name].to_numpy(), sizes)]
+        )
+        for name in ("patient", "recording")
     }
-    columns["split"][: len(ids)][columns["split"][: len(ids)] == "test"] = ""
-    circuits = both(study.circuits, other.circuits)
+    columns["trial"] = columns["recording"]
+    columns["split"] = np.concatenate([split[split != "test"], np.full(int(sizes.sum()), "test")])
     samples = replace(
         study.samples,
-        ids=pd.DataFrame({name: pd.Categorical(values) for name, values in columns.items()}),
+        ids=pd.DataFrame({name: pd.Categorical(values.astype(str)) for name, values in columns.items()}),
         labels=pd.DataFrame(index=range(len(circuits))),
     )
-    old = study.graphs
-    left = len(np.unique(other.table["patient"][split != "test"]))
-    notes = [f"tested on {int(np.sum(split == 'test'))} other netlists, which are of no training design"]
-    if left:
+    notes = [
+        f"tested on {len(tested)} other netlists, of {new['patient'].nunique()} designs, none of them a training design"
+    ]
+    if left := other.table["patient"].nunique() - new["patient"].nunique():
         notes.append(
-            f"{left} designs of the other netlists are left out: heads are trained or chosen on designs of these names"
+            f"{left} designs of the other netlists are left out: the study trains on or validates with them"
         )
+    old = study.graphs
     graphs = Graphs(circuits, old.scale, old.scaling, old.sampling)
     return replace(study, circuits=circuits, graphs=graphs, samples=samples), notes
+
+
+def chosen_netlists(circuits: Circuits, netlists: Indices) -> Circuits:
+    """Some netlists of a data set, as one of its own; in memory."""
+    mask = circuits.in_netlists(netlists)
+    number = np.where(mask, np.cumsum(mask) - 1, -1)
+    edges = mask[circuits.edges[0]]
+    found = circuits.couplings
+    couplings = mask[found.first]
+    sizes = np.diff(circuits.starts)[netlists]
+    return Circuits(
+        nodes=circuits.nodes[mask],
+        kind=circuits.kind[mask],
+        edges=number[circuits.edges[:, edges]],
+        edge_kind=circuits.edge_kind[edges],
+        netlist=np.repeat(np.arange(len(netlists)), sizes).astype(np.int32),
+        starts=np.concatenate([[0], np.cumsum(sizes)]),
+        ground=circuits.ground[mask],
+        resistance=circuits.resistance[mask],
+        couplings=Couplings(
+            first=number[found.first[couplings]],
+            second=number[found.second[couplings]],
+            farad=found.farad[couplings],
+            kind=found.kind[couplings],
+        ),
+        netlists=[circuits.netlists[i] for i in netlists.tolist()],
+        designs=[circuits.designs[i] for i in netlists.tolist()],
+        names_of=lambda place: circuits.names_of(int(netlists[place])),
+    )
 
 
 def both(one: Circuits, other: Circuits) -> Circuits:

@@ -106,11 +106,8 @@ def _attofarad(power: int) -> str:
 
 
 def kind_levels(targets: Targets, positions: Indices) -> Sequence[tuple[str, Indices]]:
-    """The positions of each kind that occurs, with its name; nothing where there is only one kind."""
-    if len(targets.kinds) == 1:
+    """The positions of each kind that occurs, with its name; nothing where only one does."""
+    occurring = np.unique(targets.kind[positions]).tolist()
+    if len(occurring) < 2:
         return []
-    return [
-        (name, positions[targets.kind[positions] == number])
-        for number, name in enumerate(targets.kinds)
-        if np.any(targets.kind[positions] == number)
-    ]
+    return [(targets.kinds[number], positions[targets.kind[positions] == number]) for number in occurring]

@@ -31,10 +31,8 @@ def random_circuits(netlists=8, nets=5, devices=4, couplings=12, seed=0, designs
         ground[base : base + nets] = 1e-17 * (1 + here[:nets, COLUMN["terminals"]]) ** 2
         chosen = set()
         while len(chosen) < couplings:
-            a, b = generator.choice([*range(nets), *range(nets + devices, size)], 2, replace=False)
-            if b >= nets and a < nets:
-                a, b = b, a
-            chosen.add((int(a), int(b)) if a < nets or b < nets or a > b else (int(b), int(a)))
+            drawn = generator.choice([*range(nets), *range(nets + devices, size)], 2, replace=False)
+            chosen.add((int(drawn.max()), int(drawn.min())))  # nets have the lowest numbers, so they come second
         pairs = np.array(sorted(chosen))
         pin = pairs >= nets
         first.append(base + pairs[:, 0])

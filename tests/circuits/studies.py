@@ -1,6 +1,5 @@
 """Small studies of real netlists: the 24 that the package ships."""
 
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ def make_study(cache_folder, path=EXAMPLES, **netlist) -> CircuitStudy:
     return build(
         data=Source(path=str(path)),
         netlist=Netlist(**netlist),
-        statistics="logarithm",
+        scaling="logarithm",
         split=Split(train=0.5, validation=0.2, test=0.3),
         loader=Loading(cache=str(cache_folder), readers=1),
         encoder=lambda: CircuitEncoder(width=16, layers=2, dropout=0.0),
@@ -36,5 +35,3 @@ def make_encoder(seed=0) -> CircuitEncoder:
 
 
 QUICK = {"seeds": 1, "epochs": 2, "draws": 50, "fractions": (1.0,), "device": "cpu"}
-
-__all__ = ["EXAMPLES", "QUICK", "cache", "make_encoder", "make_study"]
