@@ -33,7 +33,7 @@ SLOPE = 0.01  # of the leaky ReLU of attention scores
 class Matrices(NamedTuple):
     """Theta of every type of edge, computed once for all steps."""
 
-    bonds: Tensor  # (kinds, d, d)
+    bonds: Tensor  # (kinds, d, d): of those that the batch has
     relations: Tensor  # (r, d, d)
 
 
@@ -152,48 +152,51 @@ class KMPNN(nn.Module):
         if batch.edge_features is None:
             raise DataError("KMPNN sees kinds of bonds, but the batch has no edge features")
         columns = batch.nodes[:, ATOMIC_NUMBER : ATOMIC_NUMBER + 1]
-        x = F.relu(self.input(self.atoms(columns if self.features == "element" else batch.nodes)))
-        shared = F.relu(self.input(self.attributes.weight))
-        matrices = Matrices(
-            self.bond_matrix(self.bonds.weight),
-            self.relation_matrix(self.relations.weight),
-        )
+        atoms = self.atoms(columns if self.features == "element" else batch.nodes)
+        # atoms and, behind them, the attribute values, which go through the same layers
+        states = F.relu(self.input(torch.cat([atoms, self.attributes.weight])))
+        kinds, used = batch.edge_features[:, KIND], self.bonds.weight
+        if (
+            kinds.device.type == "cpu"
+        ):  # most batches have three kinds of bonds; a GPU would wait for the answer
+            found, kinds = kinds.unique(return_inverse=True)
+            used = used[found]
+        matrices = Matrices(self.bond_matrix(used), self.relation_matrix(self.relations.weight))
         rows = None if self.bond_rows is None else self.bond_rows(batch.edge_features[:, KIND + 1 :])
         slots = self.slots[columns[:, 0]]
-        kept = []
+        m, kept = len(slots), []
         for _ in range(self.steps):
-            attention = self._attention(x, shared, batch, slots)
-            messages = self._from_bonds(x, attention.bonds, batch, matrices.bonds, rows)
-            messages = messages + self._from_relations(shared, attention.relations, slots, matrices.relations)
+            attention = self._attention(states, batch, slots)
+            messages = self._from_bonds(states[:m], attention.bonds, batch.edges, kinds, matrices.bonds)
+            if rows is not None:
+                messages = messages + segment_sum(attention.bonds[:, None] * rows, batch.edges[1], m)
+            messages = messages + self._from_relations(
+                states[m:], attention.relations, slots, matrices.relations
+            )
             # attribute values hear nothing, so their message is the bias alone
-            silent = F.relu(self.bias).expand(len(shared), -1)
-            x, shared = self.cell(F.relu(messages + self.bias), x), self.cell(silent, shared)
+            silent = messages.new_zeros(len(self.place), self.hidden)
+            states = self.cell(F.relu(torch.cat([messages, silent]) + self.bias), states)
             if keep:
                 kept.append(attention)
-        return x, shared, kept
+        return states[:m], states[m:], kept
 
-    def _attention(self, x: Tensor, shared: Tensor, batch: GraphBatch, slots: Tensor) -> Attention:
-        from_source, to_target = self.attention.weight[0].chunk(2)
-        heard, (sources, targets) = x @ to_target, batch.edges
-        bonds = F.leaky_relu((x @ from_source)[sources] + heard[targets], SLOPE)
-        told = torch.cat([shared @ from_source, shared.new_full((1,), -torch.inf)])[slots]
-        scores = F.leaky_relu(told + heard[:, None], SLOPE)
-        none = (slots == len(shared)).all(1, keepdim=True)
+    def _attention(self, states: Tensor, batch: GraphBatch, slots: Tensor) -> Attention:
+        m, (sources, targets) = len(slots), batch.edges
+        # a . [x_u || x_v] is the source's part and the target's part added
+        told, heard = (states @ self.attention.weight.view(2, -1).T).unbind(1)
+        bonds = F.leaky_relu(told[sources] + heard[targets], SLOPE)
+        of_slots = torch.cat([told[m:], told.new_full((1,), -torch.inf)])[slots]
+        scores = F.leaky_relu(of_slots + heard[:m, None], SLOPE)
+        none = (slots == len(self.place)).all(1, keepdim=True)
         relations = scores.masked_fill(none, 0.0).softmax(1).masked_fill(none, 0.0)
-        return Attention(segment_softmax(bonds, targets, len(x)), relations)
+        return Attention(segment_softmax(bonds, targets, m), relations)
 
     @staticmethod
-    def _from_bonds(
-        x: Tensor, shares: Tensor, batch: GraphBatch, matrices: Tensor, rows: Tensor | None
-    ) -> Tensor:
+    def _from_bonds(x: Tensor, shares: Tensor, edges: Tensor, kinds: Tensor, matrices: Tensor) -> Tensor:
         """(m, d): neighbours are summed for each kind of bond before their matrix, being linear, is applied."""
-        assert batch.edge_features is not None
-        sources, targets = batch.edges
-        kinds, d, _ = matrices.shape
-        cells = targets * kinds + batch.edge_features[:, KIND]
-        summed = segment_sum(shares[:, None] * x[sources], cells, len(x) * kinds)
-        messages = summed.view(len(x), kinds * d) @ matrices.view(kinds * d, d)
-        return messages if rows is None else messages + segment_sum(shares[:, None] * rows, targets, len(x))
+        count, d, _ = matrices.shape
+        summed = segment_sum(shares[:, None] * x[edges[0]], edges[1] * count + kinds, len(x) * count)
+        return summed.view(len(x), count * d) @ matrices.view(count * d, d)
 
     def _from_relations(self, shared: Tensor, shares: Tensor, slots: Tensor, matrices: Tensor) -> Tensor:
         """(m, d): the messages of all attribute values, weighed by the shares that each atom gives them."""

@@ -11,13 +11,14 @@ from diptych_molecules.graph_of import graph_of
 __all__ = ["graph_of", "nci_smiles"]
 
 
-def nci_smiles(count: int) -> list[str]:
-    """The first ``count`` of those that RDKit reads."""
+def nci_smiles(count: int, least: int = 1, most: int = 1000) -> list[str]:
+    """The first ``count`` of those that RDKit reads and that have ``least`` to ``most`` atoms."""
     found = []
     with rdBase.BlockLogs():
         for line in Path(RDConfig.RDDataDir, "NCI", "first_5K.smi").read_text().splitlines():
             smiles = line.split()[0]
-            if Chem.MolFromSmiles(smiles) is not None:
+            mol = Chem.MolFromSmiles(smiles)
+            if mol is not None and least <= mol.GetNumAtoms() <= most:
                 found.append(smiles)
             if len(found) == count:
                 break
