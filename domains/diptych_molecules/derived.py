@@ -78,7 +78,8 @@ def murcko(smiles: Sequence[str]) -> list[str]:
     with rdBase.BlockLogs():
         for text in smiles:
             try:
-                found.append(MurckoScaffold.MurckoScaffoldSmiles(mol=again(text), includeChirality=False))
+                scaffold = MurckoScaffold.MurckoScaffoldSmiles(mol=again(text), includeChirality=False)  # type: ignore[no-untyped-call]
+                found.append(scaffold)
             except (RuntimeError, ValueError):  # rings that RDKit cannot write without their substituents
                 found.append(text)
     return found
@@ -87,7 +88,7 @@ def murcko(smiles: Sequence[str]) -> list[str]:
 def inchikey(smiles: Sequence[str]) -> list[str]:
     """The InChIKey of each molecule."""
     with rdBase.BlockLogs():
-        return [Chem.MolToInchiKey(again(text)) or text for text in smiles]
+        return [Chem.MolToInchiKey(again(text)) or text for text in smiles]  # type: ignore[no-untyped-call]
 
 
 def describe(smiles: Sequence[str], names: tuple[str, ...]) -> NDArray[np.float64]:
