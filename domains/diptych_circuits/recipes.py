@@ -58,20 +58,19 @@ class MaskStatistics:
 
 
 class ScatteringByKind(nn.Module):
-    """Scatters nets, devices and pins each from their own centre: the mean over the kinds that a batch has of
-
-    |c_k|^2 - 1 = - mean_i ||z_i / |z_i| - c_k||^2 over the rows i of kind k, c_k their mean on the sphere.
+    """Scatters nets, devices and pins each from their own centre (:func:`scattering_by_group`).
 
     With one centre for all (He et al. 2024) it is enough to set the kinds apart, which their embeddings do at once:
     the loss is near its least value while all nets point one way.
 
     Args:
         nodes: as for the branch whose rows it reads: roots, or all nodes.
+        directions: also spread over all directions.
     """
 
-    def __init__(self, nodes: Nodes = "roots") -> None:
+    def __init__(self, nodes: Nodes = "roots", *, directions: bool = False) -> None:
         super().__init__()
-        self.nodes = nodes
+        self.nodes, self.directions = nodes, directions
 
     def forward(self, online: tuple[Encoded, ...], target: tuple[Encoded, ...], batch: Views) -> Tensor:
         """Mean over views, over the rows of all processes."""
@@ -80,21 +79,32 @@ class ScatteringByKind(nn.Module):
         of_roots = self.nodes == "roots" and graphs.roots is not None
         kind = kind[graphs.roots] if of_roots else kind
         rows = [each.whole if of_roots or each.parts is None else each.parts for each in online]
-        return torch.stack([scattering_by_group(each, kind, len(Kind)) for each in rows]).mean()
+        losses = [scattering_by_group(each, kind, len(Kind), directions=self.directions) for each in rows]
+        return torch.stack(losses).mean()
 
 
-def scattering_by_group(z: Tensor, group: Tensor, groups: int) -> Tensor:
+def scattering_by_group(z: Tensor, group: Tensor, groups: int, *, directions: bool = False) -> Tensor:
     """The mean over the groups with rows of |c_g|^2 - 1, c_g the mean of a group's unit rows, with gradient.
+
+    |c_g|^2 is the mean cosine s of all pairs of a group. Rows at two opposite points have the least there can be,
+    although they span one direction: so with ``directions`` it is the mean of s + s^2, which also asks for even
+    directions (the frame potential, Benedetto & Fickus 2003). mean s^2 = |U^T U / n|^2 takes width^2 memory.
 
     Args:
         z: (n, width).
         group: (n,) int64, below ``groups``.
         groups: how many there may be.
+        directions: add the mean of s^2.
     """
     count = sum_over_processes(segment_count(group, groups).to(z.dtype))
-    centre = sum_over_processes(segment_sum(unit_rows(z), group, groups)) / count.clamp(min=1)[:, None]
+    scale = 1 / count.clamp(min=1)
+    unit = unit_rows(z)
+    values = (sum_over_processes(segment_sum(unit, group, groups)) * scale[:, None]).square().sum(1)
+    if directions:
+        own = torch.stack([unit.t() @ (unit * (group == each)[:, None]) for each in range(groups)])
+        values = values + (sum_over_processes(own) * scale[:, None, None]).square().sum((1, 2))
     present = (count > 0).to(z.dtype)
-    return (present * (centre.square().sum(1) - 1)).sum() / present.sum().clamp(min=1)
+    return (present * (values - 1)).sum() / present.sum().clamp(min=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +117,11 @@ class CircuitGCL:
 
     Args:
         hops: k of the topology constraint, by which the online rows are h + A^k h; 0 leaves it out.
-        scatter: nodes from one centre ("together"), or nets, devices and pins each from their own ("by_kind").
+        scatter: nodes from one centre ("together"), nets, devices and pins each from their own ("by_kind"), or these
+            also over all directions ("directions"), which keeps the rows' effective rank.
         update: move the target after every "step" or "epoch".
         decay: how much of the target stays when it is moved.
-        target_rate: learning rate of the scattering phase.
+        target_rate: learning rate of the scattering phase; None takes that of the optimiser.
         centre: with scatter "together", the mean of the batch or a "running" one.
         momentum: of the running mean.
         nodes: "all" nodes of a batch are trained on, or its "roots".
@@ -118,19 +129,19 @@ class CircuitGCL:
     """
 
     hops: int = 1
-    scatter: Literal["together", "by_kind"] = "by_kind"
+    scatter: Literal["together", "by_kind", "directions"] = "directions"
     update: Literal["step", "epoch"] = "step"
     decay: float = 0.99
-    target_rate: float | None = 1e-4
+    target_rate: float | None = None
     centre: Literal["batch", "running"] = "batch"
     momentum: float = 0.9
     nodes: Nodes = "all"
     hidden: int | None = None
 
     def __post_init__(self) -> None:
-        if self.scatter not in ("together", "by_kind"):
-            raise ConfigError(f"scatter must be together or by_kind, got {self.scatter!r}")
-        if self.scatter == "by_kind" and self.centre == "running":
+        if self.scatter not in ("together", "by_kind", "directions"):
+            raise ConfigError(f"scatter must be together, by_kind or directions, got {self.scatter!r}")
+        if self.scatter != "together" and self.centre == "running":
             raise ConfigError("a running centre is one of all nodes; set scatter: together, or centre: batch")
 
     def __call__(
@@ -143,7 +154,8 @@ class CircuitGCL:
             return method
         alignment, scattering = method.phases
         (one,) = scattering.passes
-        by_kind = replace(one, terms=[replace(one.terms[0], objective=ScatteringByKind(self.nodes))])
+        objective = ScatteringByKind(self.nodes, directions=self.scatter == "directions")
+        by_kind = replace(one, terms=[replace(one.terms[0], objective=objective)])
         parts = {name: part for name, part in method.parts.items() if name != "scattering"}
         return Method(parts, [alignment, replace(scattering, passes=[by_kind])], method.encoder)
 

@@ -31,9 +31,10 @@ GRAPHS = random_circuits(6)
 ROOTS = torch.arange(0, len(GRAPHS.nodes), 5)
 BATCH = Views((GRAPHS._replace(roots=ROOTS),), {"part": torch.arange(len(GRAPHS.nodes)), "sample": ROOTS})
 METHODS: dict[str, Any] = {
-    "scattering by kind": CircuitGCL(),
+    "scattering over directions": CircuitGCL(),
+    "scattering by kind": CircuitGCL(scatter="by_kind"),
     "scattering together": CircuitGCL(scatter="together", hops=0),
-    "running centre": CircuitGCL(scatter="together", centre="running"),
+    "running centre": CircuitGCL(scatter="together", centre="running", target_rate=1e-4),
     "over roots, moved each epoch": CircuitGCL(nodes="roots", update="epoch"),
     "grace": GRACE(),
     "bgrl": BGRL(hidden=16),
@@ -78,7 +79,32 @@ def rows_of(encoder: torch.nn.Module) -> Tensor:
     return parts
 
 
-def test_scattering_by_group_equals_its_loop() -> None:
+@pytest.mark.parametrize("directions", [False, True])
+def test_scattering_by_group_equals_its_loop_over_pairs(directions: bool) -> None:
+    z = torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    group = torch.tensor([0, 3, 0, 1, 3, 3, 0, 1, 1])  # none of group 2
+    values = []
+    for number in (0, 1, 3):
+        unit = [row / row.norm() for row, own in zip(z, group, strict=True) if own == number]
+        cosines = [(one @ other).item() for one in unit for other in unit]
+        values.append(sum(s + s**2 * directions for s in cosines) / len(cosines) - 1)
+    ours = scattering_by_group(z, group, 5, directions=directions)
+    assert ours.item() == pytest.approx(sum(values) / 3, rel=1e-12)
+    assert scattering_by_group(3 * z, group, 5, directions=directions).item() == pytest.approx(ours.item())
+
+
+def test_opposite_points_are_scattered_but_not_over_directions() -> None:
+    group = torch.zeros(8, dtype=torch.int64)
+    opposite = torch.tensor([[1.0, 0.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0]]).repeat(4, 1)
+    even = torch.cat([torch.eye(4), -torch.eye(4)])
+    for rows, expected in ((opposite, 0.0), (even, -0.75)):
+        assert scattering_by_group(rows, group, 1).item() == pytest.approx(-1.0, abs=1e-6)
+        assert scattering_by_group(rows, group, 1, directions=True).item() == pytest.approx(
+            expected, abs=1e-6
+        )
+
+
+def test_scattering_by_group_is_that_of_centres() -> None:
     z = torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     group = torch.tensor([0, 3, 0, 1, 3, 3, 0, 1, 1])  # none of group 2
     values = []
@@ -156,7 +182,7 @@ def test_the_rates_of_the_release_leave_an_encoder_as_it_was_drawn() -> None:
 
 
 def test_options_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ConfigError, match="scatter must be together or by_kind, got 'kinds'"):
+    with pytest.raises(ConfigError, match="scatter must be together, by_kind or directions, got 'kinds'"):
         CircuitGCL(scatter="kinds")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="a running centre is one of all nodes; set scatter: together"):
         CircuitGCL(centre="running")
