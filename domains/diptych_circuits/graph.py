@@ -227,7 +227,8 @@ def _merge(flat: Flat, substrate: NDArray[np.bool_]) -> _Merged:
     high, low = np.where(swap, code[1], code[0]), np.where(swap, code[0], code[1])
     both = (high + len(flat.nets)) * (len(flat.nets) + len(flat.terminals) + 1) + (low + len(flat.nets))
     unique, first, inverse = np.unique(both, return_index=True, return_inverse=True)
-    total = np.bincount(inverse.ravel(), weights=farad[pairs], minlength=len(unique))
+    total = np.zeros(len(unique))
+    np.add.at(total, inverse.ravel(), farad[pairs])
     ends = np.stack([high[first], low[first]])
     pins = (ends >= 0).sum(0)
     kind = np.array([CouplingKind.NET_NET, CouplingKind.PIN_NET, CouplingKind.PIN_PIN], np.int8)[pins]
@@ -242,7 +243,7 @@ def _device_types(flat: Flat, models: Sequence[str], cards: Mapping[str, str], t
         types.of(chr(int(pair) // (len(models) + 1)), models[int(pair) % (len(models) + 1)], cards)
         for pair in pairs
     ]
-    return np.array(found, np.int64)[inverse.ravel()]
+    return np.asarray(np.array(found, np.int64)[inverse.ravel()])
 
 
 def _pin_kinds(flat: Flat, of_terminal: Integers) -> NDArray[np.int8]:

@@ -102,21 +102,8 @@ def prepare(
     designs, same = one_design(
         [annotated.patients[number] for number in numbers], [str(fact["content"]) for fact in facts]
     )
-    names = [
-        item_path(annotated.scanned[n].item, found.root)
-        if annotated.scanned[n].header.top is None
-        else f"{item_path(annotated.scanned[n].item, found.root)}:{annotated.scanned[n].header.top}"
-        for n in numbers
-    ]
-    circuits = join(kept, chosen, names, designs, folder)
-    salt = pseudonym_salt()
-    table = pd.DataFrame(
-        {
-            "patient": [salted_key(salt, design) for design in designs],
-            "recording": [recording_key(annotated, number) for number in numbers],
-            "split": [split.of(design) for design in designs],
-        }
-    )
+    circuits = join(kept, chosen, [_name(annotated, number, found) for number in numbers], designs, folder)
+    table = _table(annotated, numbers, designs, split)
     manifest = list_files(annotated, numbers, found, table, partial(_describe, annotated, numbers, facts))
     check_leaks(table, manifest)
     totals = {name: sum(int(fact["totals"][name]) for fact in facts) for name in TOTALS}
@@ -130,9 +117,33 @@ def prepare(
         quarantine=quarantine,
         totals=totals,
         cache=folder,
-        report=report_found(
-            table, annotated, found, quarantine, source.patient, _counts(circuits, totals, facts, same)
-        ),
+        report={
+            "designs" if name == "patients" else name: line
+            for name, line in report_found(
+                table, annotated, found, quarantine, source.patient, _counts(circuits, totals, facts, same)
+            ).items()
+        },
+    )
+
+
+def _name(annotated: Annotated[Header], number: int, found: Scan[Header]) -> str:
+    """The path of a netlist below the data folder, with the subcircuit where the file has several."""
+    each = annotated.scanned[number]
+    path = item_path(each.item, found.root)
+    return path if each.header.top is None else f"{path}:{each.header.top}"
+
+
+def _table(
+    annotated: Annotated[Header], numbers: Sequence[int], designs: Sequence[str], split: Split
+) -> pd.DataFrame:
+    """One row a netlist with its keys and split, which are those of its design after equal ones were joined."""
+    salt = pseudonym_salt()
+    return pd.DataFrame(
+        {
+            "patient": [salted_key(salt, design) for design in designs],
+            "recording": [recording_key(annotated, number) for number in numbers],
+            "split": [split.of(design) for design in designs],
+        }
     )
 
 
