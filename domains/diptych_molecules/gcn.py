@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,9 +33,12 @@ class GCN(nn.Module):
         hidden: width of a layer.
         depth: layers.
         readout: "weighted" is the gated sum and the maximum, "set2set" an LSTM that reads the atoms.
+        layers: "last" reads the last layer's atoms, as KCL does; "all" those of the input and of every layer, each
+            with a readout of its own, side by side: what atoms there are stays in view beside their surroundings.
         dropout: after every layer.
 
-    ``width`` is twice ``hidden``; ``parts`` are the atoms, ``hidden`` wide.
+    ``width`` is twice ``hidden``, with layers "all" twice ``embedding`` + ``depth`` times ``hidden``; ``parts`` are the
+    atoms, ``hidden`` wide.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class GCN(nn.Module):
         hidden: int = 64,
         depth: int = 2,
         readout: Literal["weighted", "set2set"] = "weighted",
+        layers: Literal["last", "all"] = "last",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -57,25 +62,36 @@ class GCN(nn.Module):
             raise ConfigError(f"features are element or all, got {features!r}")
         if readout not in ("weighted", "set2set"):
             raise ConfigError(f"the readout is weighted or set2set, got {readout!r}")
-        self.features = features
+        if layers not in ("last", "all"):
+            raise ConfigError(f"layers are last or all, got {layers!r}")
+        self.features, self.layers = features, layers
         self.atoms = Inputs(ATOM_SIZES[:1] if features == "element" else ATOM_SIZES, embedding)
         widths = [embedding, *[hidden] * (depth - 1)]
         self.neighbours = nn.ModuleList(nn.Linear(width, hidden) for width in widths)
         self.own = nn.ModuleList(nn.Linear(width, hidden) for width in widths)
         self.bonds = nn.ModuleList(Inputs(BOND_SIZES, width) for width in widths if features == "all")
-        self.readout = (Set2Set if readout == "set2set" else WeightedSumAndMax)(hidden)
+        kind = Set2Set if readout == "set2set" else WeightedSumAndMax
+        read = [embedding, *[hidden] * depth] if layers == "all" else [hidden]
+        self.readouts = nn.ModuleList(kind(width) for width in read)
         self.dropout = dropout
-        self.width, self.parts_width = self.readout.width, hidden
+        self.width, self.parts_width = 2 * sum(read), hidden
 
     def forward(self, batch: GraphBatch) -> Encoded:
         """Encode a batch of molecules."""
         columns = batch.nodes[:, ATOMIC_NUMBER : ATOMIC_NUMBER + 1]
         x = self.atoms(columns if self.features == "element" else batch.nodes)
+        rows = [x]
         for layer, (neighbours, own) in enumerate(zip(self.neighbours, self.own, strict=True)):
             gathered = segment_sum(self._messages(x, batch, layer), batch.edges[1], len(x))
             x = F.gelu(neighbours(gathered)) + F.gelu(own(x))
             x = F.dropout(x, self.dropout, self.training)
-        return Encoded(self.readout(x, batch.graph, batch.graphs), x)
+            rows.append(x)
+        read = rows if self.layers == "all" else rows[-1:]
+        wholes = [
+            readout(each, batch.graph, batch.graphs)
+            for readout, each in zip(self.readouts, read, strict=True)
+        ]
+        return Encoded(torch.cat(wholes, dim=1), x)
 
     def _messages(self, x: Tensor, batch: GraphBatch, layer: int) -> Tensor:
         """What goes along each bond, (e, width); the layer's matrix follows the sum, being linear."""

@@ -39,8 +39,20 @@ def test_layers_are_the_equation(features: str) -> None:
         x = torch.stack(rows)
     found = encoder(batch)
     torch.testing.assert_close(found.parts, x)
-    torch.testing.assert_close(found.whole, encoder.readout(x, batch.graph, 3))
+    torch.testing.assert_close(found.whole, encoder.readouts[0](x, batch.graph, 3))
     assert (found.whole.shape, encoder.width, encoder.parts_width) == ((3, 10), 10, 5)
+
+
+def test_layers_all_reads_the_input_and_every_layer_each_on_its_own() -> None:
+    batch = graph_of(["CCO", "C"])
+    encoder = made(layers="all", embedding=6, hidden=5, depth=2)
+    found = encoder(batch).whole
+    assert found.shape == (2, encoder.width) == (2, 2 * (6 + 5 + 5))
+    torch.testing.assert_close(
+        found[:, :12], encoder.readouts[0](encoder.atoms(batch.nodes[:, :1]), batch.graph, 2)
+    )
+    deep = encoder.readouts[2](encoder(batch).parts, batch.graph, 2)
+    torch.testing.assert_close(found[:, 22:], deep)
 
 
 def test_features_all_sees_what_element_does_not() -> None:
@@ -63,5 +75,7 @@ def test_bad_options_and_batches_are_named() -> None:
         GCN(features="bonds")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="the readout is weighted or set2set, got 'sum'"):
         GCN(readout="sum")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="layers are last or all, got 'first'"):
+        GCN(layers="first")  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"sees bonds \(features: all\), but the batch has no edge features"):
         made(features="all")(graph_of(["CO"])._replace(edge_features=None))
