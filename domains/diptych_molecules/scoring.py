@@ -95,6 +95,7 @@ def compare_tasks(
         test_samples=len(tested),
         notes=[*tasks.notes, *dict.fromkeys(notes), *_splits_note(tasks)],
         words=tasks.words,
+        brief=[task_level(tasks, name) for name in tasks.labels] if len(tasks.labels) > 1 else [],
     )
 
 

@@ -75,7 +75,11 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows x metrics. ``metrics`` orders the columns, the most telling first; ``levels`` likewise."""
+    """Rows x metrics. ``metrics`` orders the columns, the most telling first; ``levels`` likewise.
+
+    Of the levels in ``brief``, such as the tasks whose mean has a level of its own, texts show the first metric alone,
+    one line a level; files hold all.
+    """
 
     title: str
     metrics: Sequence[str]
@@ -85,6 +89,7 @@ class Table:
     test_samples: int
     notes: Sequence[str] = field(default=())
     words: Words = PATIENTS
+    brief: Sequence[str] = ()
 
     def score(self, name: str, metric: str, level: str | None = None, fraction: float | None = None) -> Score:
         """One score; KeyError where it was not measured. By default of the first level and fraction."""
@@ -212,6 +217,8 @@ class Table:
             if numbers is not None:
                 share += f" ({numbers.patients} {self.words.units}, {numbers.samples} {self.words.samples})"
             for level in self.levels:
+                if level in self.brief:
+                    continue
                 heading = f"per {self.words.level(level)}" + (f", {share}" if share else "")
                 cells = [
                     [row.name, str(row.repeats)]
@@ -219,10 +226,25 @@ class Table:
                     for row in rows
                 ]
                 yield heading, ["", "repeats", *metrics], cells
+            if self.brief:
+                measured = [row for row in rows if not row.difference]
+                heading = metrics[0] + (f", {share}" if share else "")
+                yield (
+                    heading,
+                    ["", *(row.name for row in measured)],
+                    [
+                        [level, *(_brief(row.scores.get(Column(level, metrics[0]))) for row in measured)]
+                        for level in self.brief
+                    ],
+                )
 
 
 def _cell(score: Score | None, signed: bool) -> str:
     return NOT_MEASURED if score is None else score.text(signed)
+
+
+def _brief(score: Score | None) -> str:
+    return NOT_MEASURED if score is None else _number(score.value)
 
 
 def _number(number: float, signed: bool = False) -> str:
