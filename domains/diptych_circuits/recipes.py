@@ -111,9 +111,9 @@ def scattering_by_group(z: Tensor, group: Tensor, groups: int, *, directions: bo
 class CircuitGCL:
     """Representation scattering on netlist graphs, the first stage of CircuitGCL (Shen et al. 2025).
 
-    It is :class:`diptych.graphs.recipes.SGRL` with what works here. The release has hops 0, scatter "together", update
-    "epoch", an optimiser with rate 1e-6 and target_rate 2e-7. Adam moves a weight by at most about its rate in a
-    step: of a data set with 50 batches, 800 such epochs move none by more than 0.04, and leave a random encoder.
+    It is :class:`diptych.graphs.recipes.SGRL` with other ways to scatter. The release has hops 0, scatter "together",
+    update "epoch", an optimiser with rate 1e-6 and target_rate 2e-7. Adam moves a weight by at most about its rate in
+    a step: of a data set with 50 batches, 800 such epochs move none by more than 0.04, and leave a random encoder.
 
     Args:
         hops: k of the topology constraint, by which the online rows are h + A^k h; 0 leaves it out.
