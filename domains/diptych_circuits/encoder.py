@@ -25,13 +25,15 @@ HEADS = 4  # of a layer of attention
 
 def _gine(width: int) -> nn.Module:
     layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
-    return geometric.GINEConv(layers)
+    layer: nn.Module = geometric.GINEConv(layers)
+    return layer
 
 
 def _gat(width: int) -> nn.Module:
     if width % HEADS:
         raise ConfigError(f"attention has {HEADS} heads that share the width; {width} is not a multiple")
-    return geometric.GATConv(width, width // HEADS, heads=HEADS, edge_dim=width)
+    layer: nn.Module = geometric.GATConv(width, width // HEADS, heads=HEADS, edge_dim=width)
+    return layer
 
 
 # By name: the layer, and whether it takes what the edges are
