@@ -156,10 +156,9 @@ class KMPNN(nn.Module):
         # atoms and, behind them, the attribute values, which go through the same layers
         states = F.relu(self.input(torch.cat([atoms, self.attributes.weight])))
         kinds, used = batch.edge_features[:, KIND], self.bonds.weight
-        if (
-            kinds.device.type == "cpu"
-        ):  # most batches have three kinds of bonds; a GPU would wait for the answer
-            found, kinds = kinds.unique(return_inverse=True)
+        if kinds.device.type == "cpu":
+            # most batches have three kinds of bonds; a GPU would have to wait for the answer
+            found, kinds = torch.unique(kinds, return_inverse=True)
             used = used[found]
         matrices = Matrices(self.bond_matrix(used), self.relation_matrix(self.relations.weight))
         rows = None if self.bond_rows is None else self.bond_rows(batch.edge_features[:, KIND + 1 :])

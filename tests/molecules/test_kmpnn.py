@@ -124,6 +124,18 @@ def test_an_empty_batch_and_molecules_without_atoms() -> None:
     torch.testing.assert_close(whole[0], whole[2])
 
 
+def test_half_precision_stays_near() -> None:
+    batch = graph_of(ODD)
+    encoder = made(torch.float32, features="all")
+    torch.nn.init.zeros_(encoder.bias)
+    exact = encoder(batch).whole
+    with torch.autocast("cpu", torch.bfloat16):
+        near = encoder(batch).whole.float()
+    near.square().sum().backward()
+    assert (near - exact).abs().max() < 0.05 * exact.abs().max()
+    assert all(each.grad.isfinite().all() for each in encoder.parameters() if each.grad is not None)
+
+
 def test_bad_options_and_batches_are_named() -> None:
     with pytest.raises(ConfigError, match="hidden and steps of at least 1, got 0 and 6"):
         KMPNN(hidden=0)
