@@ -112,13 +112,13 @@ def coupling(
         subgraphs=subgraphs,
         device=device,
     )
-    circuits, elsewhere = tested_elsewhere(circuit_study(study), tested)
-    notes = [*check_samples(circuits.samples, run_splits), *elsewhere]
-    targets = coupling_targets(circuits, between)
-    check_targets(targets, "coupling capacitances", len(circuits.circuits.netlists))
+    study, elsewhere = tested_elsewhere(circuit_study(study), tested)
+    notes = [*check_samples(study.samples, run_splits), *elsewhere]
+    targets = coupling_targets(study, between)
+    check_targets(targets, "coupling capacitances", len(study.circuits.netlists))
     limits = label_range(targets, scale)
     targets, left_out = kept(targets, limits, scale)
-    trial = Trial(circuits, targets, limits.label(targets.farad), 0, options)
+    trial = Trial(study, targets, limits.label(targets.farad), 0, options)
     return compare_predicted(
         trial.contenders(encoder),
         targets,
@@ -135,16 +135,11 @@ def kept(targets: Targets, limits: Range, scale: LabelRange) -> tuple[Targets, l
     if scale != "release":
         return targets, []
     inside = within(limits, targets.farad)
-    splits = {
-        name: positions[inside[positions]]
-        for name, positions in (
-            ("train", targets.train),
-            ("validation", targets.validation),
-            ("test", targets.test),
-        )
-    }
     note = f"{np.count_nonzero(~inside)} of {len(inside)} capacitances lie beyond the release's limits and are left out"
-    return replace(targets, **splits), [note]
+    train, validation, test = (
+        each[inside[each]] for each in (targets.train, targets.validation, targets.test)
+    )
+    return replace(targets, train=train, validation=validation, test=test), [note]
 
 
 def label_notes(targets: Targets, limits: Range) -> list[str]:

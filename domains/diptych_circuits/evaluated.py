@@ -120,4 +120,5 @@ def _by_net(circuits: Circuits, ends: Indices, farad: Floats) -> tuple[Indices, 
     nets = np.sort(net_of(circuits)[ends], axis=1)
     known = (nets[:, 0] >= 0) & (nets[:, 0] != nets[:, 1])
     pairs, place = np.unique(nets[known], axis=0, return_inverse=True)
-    return pairs, np.bincount(place.ravel(), weights=farad[known], minlength=len(pairs))
+    total = np.bincount(place.ravel(), weights=farad[known], minlength=len(pairs))
+    return pairs.astype(np.int64), total.astype(np.float64)

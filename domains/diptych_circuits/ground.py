@@ -109,15 +109,15 @@ def ground(
         subgraphs=subgraphs,
         device=device,
     )
-    circuits, elsewhere = tested_elsewhere(circuit_study(study), tested)
-    notes = [*check_samples(circuits.samples, run_splits), *elsewhere]
-    targets = ground_targets(circuits)
-    check_targets(targets, "capacitances of nets to ground", len(circuits.circuits.netlists))
+    study, elsewhere = tested_elsewhere(circuit_study(study), tested)
+    notes = [*check_samples(study.samples, run_splits), *elsewhere]
+    targets = ground_targets(study)
+    check_targets(targets, "capacitances of nets to ground", len(study.circuits.netlists))
     limits = label_range(targets, scale)
     targets, left_out = kept(targets, limits, scale)
     numbers = limits.label(targets.farad)
     labels = numbers if answer == "number" else classes(numbers)
-    trial = Trial(circuits, targets, labels, 0 if answer == "number" else CLASSES, options)
+    trial = Trial(study, targets, labels, 0 if answer == "number" else CLASSES, options)
     return compare_predicted(
         trial.contenders(encoder),
         targets,

@@ -108,12 +108,12 @@ def links(
         subgraphs=subgraphs,
         device=device,
     )
-    circuits, elsewhere = tested_elsewhere(circuit_study(study), tested)
-    notes = [*check_samples(circuits.samples, run_splits), *elsewhere]
-    couplings = coupling_targets(circuits, between)
-    check_targets(couplings, "coupling capacitances", len(circuits.circuits.netlists))
-    targets, labels = with_negatives(circuits.circuits, couplings, negatives, seed=0)
-    trial = Trial(circuits, targets, labels, 2, options)
+    study, elsewhere = tested_elsewhere(circuit_study(study), tested)
+    notes = [*check_samples(study.samples, run_splits), *elsewhere]
+    couplings = coupling_targets(study, between)
+    check_targets(couplings, "coupling capacitances", len(study.circuits.netlists))
+    targets, labels = with_negatives(study.circuits, couplings, negatives, seed=0)
+    trial = Trial(study, targets, labels, 2, options)
     return compare_links(
         trial.contenders(encoder),
         targets,
@@ -167,16 +167,19 @@ def with_negatives(
             "all pairs of nodes couple in these netlists; there is no pair without coupling to tell apart"
         )
     everything = np.concatenate([np.arange(len(couplings.ends)), origin])
-    splits = np.full(len(couplings.ends), "", dtype="U10")
+    split = np.full(len(couplings.ends), "", dtype="U10")
     for name in ("train", "validation", "test"):
-        splits[getattr(couplings, name)] = name
+        split[getattr(couplings, name)] = name
+    parts = split_positions(split[everything])
     joined = replace(
         couplings,
         ends=np.concatenate([couplings.ends, *(pairs for _, pairs in found)]),
         kind=couplings.kind[everything],
         farad=couplings.farad[everything],
         design=couplings.design[everything],
-        **split_positions(splits[everything]),
+        train=parts["train"],
+        validation=parts["validation"],
+        test=parts["test"],
     )
     return joined, (np.arange(len(everything)) < len(couplings.ends)).astype(np.int64)
 
@@ -192,4 +195,4 @@ def _alike(circuits: Circuits, nodes: Indices) -> tuple[Indices, Indices]:
 def _codes(pairs: Indices, span: int) -> Indices:
     """One number for every unordered pair."""
     low, high = np.sort(pairs, axis=1).T
-    return low * span + high
+    return np.asarray(low * span + high, dtype=np.int64)

@@ -103,4 +103,4 @@ def _common(matrix: sparse.csr_matrix, first: Indices, second: Indices) -> Float
 
 def _mean(matrix: sparse.csr_matrix, statistics: Floats) -> Floats:
     number = np.asarray(matrix.sum(axis=1)).ravel()
-    return np.asarray(matrix @ statistics) / np.maximum(number, 1.0)[:, None]
+    return np.asarray(matrix @ statistics / np.maximum(number, 1.0)[:, None], dtype=np.float64)

@@ -79,7 +79,7 @@ def netlist_portions(tables: Tables, circuits: Circuits, whole: WholeNetlists, n
     netlist = np.asarray(circuits.netlist)[tables.targets.ends[:, 0]]
 
     def portions(positions: Indices, generator: np.random.Generator | None) -> Iterator[Portion]:
-        chosen = np.unique(netlist[positions])
+        chosen = np.unique(netlist[positions]).astype(np.int64)
         order = chosen if generator is None else generator.permutation(chosen)
         for group in grouped(order, np.diff(starts), nodes):
             members = positions[np.isin(netlist[positions], group)]

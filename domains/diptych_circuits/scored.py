@@ -285,7 +285,7 @@ def _measure(
             sums = np.zeros((len(counts), rows.shape[1]))
             np.add.at(sums, design[places], rows[places])
             if level == "patient":  # every design counts the same
-                size = np.bincount(design[places], minlength=len(counts))
+                size = np.bincount(design[places], minlength=len(counts)).astype(np.float64)
                 sums = _ratio(sums, size[:, None], where_zero=0.0)
             once = scores(sums.sum(axis=0, keepdims=True))
             many = scores(counts.T @ sums)

@@ -245,7 +245,9 @@ def test_ngspice_takes_what_is_predicted_of_a_layout(run, tmp_path):
     predict(str(LATCH), run=str(run), out=str(out), device="cpu")
     models = sorted(set(re.findall(r"sky130_fd_pr__(\w+)", out.read_text())))
     stand_ins = "".join(
-        f".subckt sky130_fd_pr__{name} d g s b l=0.15 w=1 ad=0 as=0 pd=0 ps=0 nf=1 m=1\n"
+        f".subckt sky130_fd_pr__{name} a b bulk l=1 w=1\nC1 a b 1f\n.ends\n"
+        if name.startswith("cap")
+        else f".subckt sky130_fd_pr__{name} d g s b l=0.15 w=1 ad=0 as=0 pd=0 ps=0\n"
         f"M1 d g s b {name[0]}model l='l*1u' w='w*1u'\n.ends\n"
         for name in models
     )
