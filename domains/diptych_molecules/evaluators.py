@@ -322,35 +322,7 @@ def finetune(
         dropout=dropout,
     )
     plan = _Plan.of(study, labels, task, splits, split_seeds, fractions, seeds, cliffs, networks=True)
-    where = choose_device(device)
-    encoders = encoders_of(encoder)
-    everything = np.arange(len(study.samples), dtype=np.int64)
-
-    def inputs(rows: Indices) -> object:
-        return move_data_to_device(next(iter(study.plain(rows))).views[0], where)
-
-    def tuned(begin: Callable[[int], nn.Module]) -> FitAll:
-        def fit(seen: Labelled) -> tuple[Floats, ...]:
-            model = begin(seen.repeat)
-            features = embed(model, study.plain(everything), device)
-
-            def make(rows: Indices) -> nn.Module:
-                head = Head(torch.from_numpy(features[rows]), len(seen.targets), hidden, dropout)
-                if start == "probe" and not hidden:
-                    start_as_probe(head, features.astype(np.float64), seen.targets, seen.train, seen.repeat)
-                return Network(model, head).requires_grad_(True)
-
-            return _trained(make, inputs, seen, training, where)
-
-        return fit
-
-    pretrained = tuned(lambda repeat: deepcopy(encoders[repeat % len(encoders)]))
-    scratch = tuned(lambda repeat: random_encoder(study, repeat))
-    rows = [
-        over_trials(name, plan.tasks, fraction, max(seeds, number), seeds, fit)
-        for fraction in plan.fractions
-        for name, fit, number in (("pretrained", pretrained, len(encoders)), ("from scratch", scratch, 1))
-    ]
+    rows = _tuned_rows(plan, encoder, training, start, device)
     return plan.table("fine-tuning", rows, baselines, threads, draws, run_splits, [])
 
 
@@ -444,6 +416,42 @@ def _frozen_rows(
         over_trials(name, plan.tasks, fraction, max(repeats, len(fits)), plan.seeds, _in_turn(fits))
         for fraction in plan.fractions
         for name, fits in several.items()
+    ]
+
+
+def _tuned_rows(
+    plan: _Plan, encoder: Encoders, training: Training, start: Start, device: str
+) -> list[Contender]:
+    """The rows of encoders that are trained with the head: pretrained and from scratch."""
+    study, where, encoders = plan.study, choose_device(device), encoders_of(encoder)
+    everything = np.arange(len(study.samples), dtype=np.int64)
+
+    def inputs(rows: Indices) -> object:
+        return move_data_to_device(next(iter(study.plain(rows))).views[0], where)
+
+    def tuned(begin: Callable[[int], nn.Module]) -> FitAll:
+        def fit(seen: Labelled) -> tuple[Floats, ...]:
+            model = begin(seen.repeat)
+            features = embed(model, study.plain(everything), device)
+
+            def make(rows: Indices) -> nn.Module:
+                head = Head(
+                    torch.from_numpy(features[rows]), len(seen.targets), training.hidden, training.dropout
+                )
+                if start == "probe" and not training.hidden:
+                    start_as_probe(head, features.astype(np.float64), seen.targets, seen.train, seen.repeat)
+                return Network(model, head).requires_grad_(True)
+
+            return _trained(make, inputs, seen, training, where)
+
+        return fit
+
+    pretrained = tuned(lambda repeat: deepcopy(encoders[repeat % len(encoders)]))
+    scratch = tuned(lambda repeat: random_encoder(study, repeat))
+    return [
+        over_trials(name, plan.tasks, fraction, max(plan.seeds, number), plan.seeds, fit)
+        for fraction in plan.fractions
+        for name, fit, number in (("pretrained", pretrained, len(encoders)), ("from scratch", scratch, 1))
     ]
 
 

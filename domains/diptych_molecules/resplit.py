@@ -59,14 +59,16 @@ def samples_of(molecules: Molecules, splits: Splits, seeds: Sequence[int]) -> di
 
 
 def _again(molecules: Molecules, split: Splitting) -> Samples:
-    """The samples under another split, with the units that it keeps together."""
+    """The samples under another split, with its units: what folds, fractions and intervals keep together.
+
+    Molecules without rings are dealt out as the split says, and each is a unit of its own: as one unit they may be most
+    of the molecules, and folds of the few units that are left choose badly.
+    """
     samples, dealt = molecules.samples, molecules.split(split)
-    if split.by == molecules.splitting.by and split.acyclic == molecules.splitting.acyclic:
-        return replace(samples, ids=samples.ids.assign(split=dealt))
     if split.by == "random":
         unit, patient = "molecule", samples.ids["recording"]
     else:
-        unit, keys = split.by, keys_of(molecules, split)
+        unit, keys = split.by, keys_of(molecules, replace(split, acyclic="apart"))
         patient = pd.Series([f"{key:016x}" for key in keys.tolist()], index=samples.ids.index)
     ids = samples.ids.assign(patient=patient, split=dealt)
     return replace(samples, ids=ids, words=replace(samples.words, unit=unit))
