@@ -1,5 +1,6 @@
 """Molecules for Diptych: contrast with the element knowledge graph (KCL) and of graphs, and property prediction."""
 
+from importlib import import_module
 from typing import Any
 
 from diptych.domain import Domain
@@ -26,7 +27,5 @@ domain = Domain(
 def __getattr__(name: str) -> Any:
     """``embed``, imported when it is asked for: it needs torch and rdkit, which listing the domains must not."""
     if name == "embed":
-        from diptych_molecules.embedding import embed
-
-        return embed
+        return import_module("diptych_molecules.embedding").embed
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
