@@ -1,9 +1,11 @@
 """``diptych circuits predict``: netlists out are the netlists in, with capacitors that the table lists too."""
 
 import csv
+import os
 import re
 import shutil
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +36,9 @@ encoder:
 method: {{class_path: diptych.graphs.recipes.SGRL}}
 optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.001}}}}
 """
-LATCH = EXAMPLES / "adc_comp_latch_k25d_pex_netlist.spice"
+DATA = os.environ.get("DIPTYCH_DATA")
+LATCH = Path(DATA or "") / "circuits/kpex_sky130/adc_comp_latch_k25d_pex_netlist.spice"
+needs_data = pytest.mark.skipif(not DATA, reason="DIPTYCH_DATA is not set")
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +125,7 @@ def test_every_net_that_is_no_supply_has_a_capacitance_to_ground(run, schematic,
     assert to_ground == {"in", "out", "middle"}
 
 
+@needs_data
 def test_parasitics_that_a_layout_has_are_left_out_and_its_devices_stay(run, tmp_path):
     out = tmp_path / "out.spice"
     predict(str(LATCH), run=str(run), out=str(out), device="cpu")
@@ -238,6 +243,7 @@ def test_ngspice_takes_what_is_predicted_of_a_schematic(run, schematic, tmp_path
     assert len(re.findall(r"(?m)^\d+\s+\d", printed)) > 100
 
 
+@needs_data
 @pytest.mark.skipif(shutil.which("ngspice") is None, reason="ngspice is not installed")
 def test_ngspice_takes_what_is_predicted_of_a_layout(run, tmp_path):
     """The sizes are the file's micrometres, and stand-ins replace the foundry's subcircuits."""
