@@ -157,6 +157,8 @@ def test_slices_of_one_volume_are_a_stack_in_order(tmp_path: Path) -> None:
         ({"radius": 0}, "radius, neighbours and seeds are at least 1"),
         ({"temperature": 0.0}, "temperature is above 0"),
         ({"overlap": 1.5}, "overlap is from 0 to below 1"),
+        ({"stages": "all"}, "Knowing has no columns"),
+        ({"stages": "first"}, "stages is last or all; got 'first'"),
     ],
 )
 def test_options_that_cannot_be_run_are_refused(options: dict[str, Any], message: str) -> None:
