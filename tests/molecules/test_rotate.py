@@ -39,20 +39,24 @@ def test_a_triple_met_exactly_has_the_margin_and_a_finite_gradient() -> None:
     assert h.grad.isfinite().all()
 
 
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
 def test_the_loss_is_the_equation_and_its_weights_carry_no_gradient() -> None:
     torch.manual_seed(0)
     true, corrupted = torch.randn(3).double(), torch.randn(3, 4).double().requires_grad_()
     weights = torch.tensor([1.0, 0.5, 2.0]).double()
     found = loss(true, corrupted, weights, adversarial=0.7)
-    sigmoid = lambda x: 1 / (1 + math.exp(-x))  # noqa: E731
+    plain, weigh = corrupted.tolist(), weights.tolist()
     total, gradient = 0.0, np.zeros((3, 4))
     for i in range(3):
-        exponents = [math.exp(0.7 * float(corrupted[i, c])) for c in range(4)]
-        total -= float(weights[i]) * math.log(sigmoid(float(true[i])))
+        exponents = [math.exp(0.7 * plain[i][c]) for c in range(4)]
+        total -= weigh[i] * math.log(sigmoid(true[i].item()))
         for c in range(4):
             share = exponents[c] / sum(exponents)
-            total -= float(weights[i]) * share * math.log(sigmoid(-float(corrupted[i, c])))
-            gradient[i, c] = float(weights[i]) * share * sigmoid(float(corrupted[i, c])) / (2 * 3.5)
+            total -= weigh[i] * share * math.log(sigmoid(-plain[i][c]))
+            gradient[i, c] = weigh[i] * share * sigmoid(plain[i][c]) / (2 * 3.5)
     assert found.item() == pytest.approx(total / (2 * 3.5), rel=1e-12)
     (own,) = torch.autograd.grad(found, corrupted)
     np.testing.assert_allclose(own.numpy(), gradient, rtol=1e-10)
