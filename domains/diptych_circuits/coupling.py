@@ -25,6 +25,7 @@ from diptych_circuits.trial import Mode, Options, Subgraphs, Trial
 WORDS = Words(unit="design", recording="netlist", sample="coupling")
 MODES = {
     "frozen": "heads on frozen embeddings",
+    "trees": "boosted trees on frozen embeddings",
     "downstream": "a graph network on frozen embeddings",
     "finetune": "fine-tuning",
 }
@@ -64,7 +65,8 @@ def coupling(
     Args:
         study: The netlists and how to make an encoder.
         encoder: The pretrained encoder, or a list with one from each pretraining seed. It is copied.
-        mode: frozen trains a head of two layers on the embeddings of both ends; downstream four SAGE layers and a
+        mode: frozen trains a head of two layers on the embeddings of both ends; trees boosted trees on their
+            principal components; downstream four SAGE layers and a
             head on frozen embeddings, as the release of CircuitGCL does; finetune the encoder and a head.
         between: terminals takes couplings between pins and nets as they are, nets adds those of pins to their nets'.
         statistics: Give networks the statistics of nodes, their devices and nets beside the embeddings.

@@ -60,7 +60,8 @@ def ground(
         study: The netlists and how to make an encoder.
         encoder: The pretrained encoder, or a list with one from each pretraining seed. It is copied.
         answer: number, or class: one of five.
-        mode: frozen trains a head of two layers on the net's embedding; downstream four SAGE layers and a head on
+        mode: frozen trains a head of two layers on the net's embedding; trees boosted trees on its principal
+            components; downstream four SAGE layers and a head on
             frozen embeddings, as the release of CircuitGCL does; finetune the encoder and a head.
         statistics: Give networks the statistics of nodes and their devices beside the embeddings.
         loss: For numbers mse (the default), gai, bmc, bni, lds or released_bmc; for classes ce (the default),

@@ -60,7 +60,8 @@ def links(
     Args:
         study: The netlists and how to make an encoder.
         encoder: The pretrained encoder, or a list with one from each pretraining seed. It is copied.
-        mode: frozen trains a head of two layers on the embeddings of both ends; downstream four SAGE layers and a
+        mode: frozen trains a head of two layers on the embeddings of both ends; trees boosted trees on their
+            principal components; downstream four SAGE layers and a
             head on frozen embeddings; finetune the encoder and a head.
         between: terminals takes couplings between pins and nets as they are, nets adds those of pins to their nets'.
         negatives: Pairs without coupling for each coupling.

@@ -27,9 +27,10 @@ from diptych_circuits.scored import Predicted
 from diptych_circuits.study import CircuitStudy
 from diptych_circuits.targets import Targets
 
-Mode = Literal["frozen", "downstream", "finetune"]
+Mode = Literal["frozen", "trees", "downstream", "finetune"]
 Subgraphs = Literal["whole", "shared", "disjoint"]
 PRETRAINED = "pretrained"
+RANDOM = "random weights"
 ALONE = "statistics alone, the same head"
 
 
@@ -63,6 +64,10 @@ class Options:
         for name, number in least.items():
             if getattr(self, name) < number:
                 raise ConfigError(f"{name}: expected at least {number}; got {getattr(self, name)}")
+        if self.mode == "trees" and self.loss not in ("mse", "ce"):
+            raise ConfigError(
+                f"boosted trees have their own loss, mse or ce; got {self.loss!r} with mode trees"
+            )
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"dropout is from 0 to below 1; got {self.dropout:g}")
 
@@ -106,14 +111,14 @@ class Trial:
 
     def contenders(self, encoder: nn.Module | Sequence[nn.Module]) -> list[Predicted]:
         """All rows, those of the largest fraction first; the first row of each fraction is the pretrained one."""
-        rows = self._networks(encoder)
+        rows = self._boosted(encoder) if self.options.mode == "trees" else self._networks(encoder)
         features = baselines.join_features(self.statistics, self.pairs, self.targets)
         found: list[Predicted] = []
         for fraction in self.options.fractions:
-            for name, (repeats, make) in rows.items():
+            for name, (repeats, predicted) in rows.items():
 
-                def trained(train: Indices, repeat: int, make: MakeRows = make) -> Floats:
-                    return self.tested(make(repeat), train, repeat, fraction)  # noqa: B023  (called at once)
+                def trained(train: Indices, repeat: int, predicted: Fitted = predicted) -> Floats:
+                    return predicted(train, repeat, fraction)  # noqa: B023  (called at once)
 
                 number = repeats if fraction == 1.0 else max(repeats, self.options.seeds)
                 found.append(self._row(name, fraction, number, trained))
@@ -170,27 +175,57 @@ class Trial:
             return sampled_portions(self.tables, self.study.graphs, options.batch_size, disjoint=apart)
         return netlist_portions(self.tables, self.circuits, self.study.whole, NODES_OF_A_STEP)
 
-    def _networks(self, encoder: nn.Module | Sequence[nn.Module]) -> dict[str, tuple[int, MakeRows]]:
-        """The rows that are networks: their name, number of repeats, and what makes rows of nodes in each."""
+    def _networks(self, encoder: nn.Module | Sequence[nn.Module]) -> dict[str, tuple[int, Fitted]]:
+        """The rows that are networks: their name, number of repeats, and what trains one and predicts with it."""
         study, options = self.study, self.options
         encoders = encoders_of(encoder)
         repeats = max(options.seeds, len(encoders))
-        rows: dict[str, tuple[int, MakeRows]]
+
+        def fitted(make: Callable[[int], nn.Module]) -> Fitted:
+            return lambda train, repeat, fraction: self.tested(make(repeat), train, repeat, fraction)
+
         if options.mode == "finetune":
             return {
-                PRETRAINED: (repeats, lambda k: self._encoding(deepcopy(encoders[k % len(encoders)]))),
-                "from scratch": (options.seeds, lambda k: self._encoding(random_encoder(study, k))),
+                PRETRAINED: (
+                    repeats,
+                    fitted(lambda k: self._encoding(deepcopy(encoders[k % len(encoders)]))),
+                ),
+                "from scratch": (options.seeds, fitted(lambda k: self._encoding(random_encoder(study, k)))),
             }
-        kept = [self.embedded(each) for each in encoders]
-        random = [self.embedded(random_encoder(study, k)) for k in range(options.seeds)]
+        kept, random = self._embeddings(encoders)
         rows = {
-            PRETRAINED: (repeats, lambda k: self.rows_of(kept[k % len(kept)])),
-            "random weights": (options.seeds, lambda k: self.rows_of(random[k % len(random)])),
+            PRETRAINED: (repeats, fitted(lambda k: self.rows_of(kept[k % len(kept)]))),
+            RANDOM: (options.seeds, fitted(lambda k: self.rows_of(random[k % len(random)]))),
         }
         if options.statistics or options.mode == "downstream":
             nothing = torch.zeros(len(self.circuits), 0)
-            rows[ALONE] = (options.seeds, lambda k: self.rows_of(nothing))
+            rows[ALONE] = (options.seeds, fitted(lambda k: self.rows_of(nothing)))
         return rows
+
+    def _boosted(self, encoder: nn.Module | Sequence[nn.Module]) -> dict[str, tuple[int, Fitted]]:
+        """The rows that are boosted trees on embeddings; each embedding is one repeat."""
+        nodes = self._training_nodes()
+
+        def fitted(embeddings: Sequence[Tensor]) -> tuple[int, Fitted]:
+            tables = [
+                np.concatenate([components(each.numpy(), nodes), self._given_statistics().numpy()], axis=1)
+                for each in embeddings
+            ]
+            given = self.tables.features.numpy()
+
+            def predicted(train: Indices, repeat: int, _: float) -> Floats:
+                features = baselines.join_features(tables[repeat % len(tables)], given, self.targets)
+                return self._trees(features)(train, repeat)
+
+            return len(tables), predicted
+
+        kept, random = self._embeddings(encoders_of(encoder))
+        return {PRETRAINED: fitted(kept), RANDOM: fitted(random)}
+
+    def _embeddings(self, encoders: Sequence[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
+        """Rows of all nodes of each pretrained encoder, and of as many with random weights as there are seeds."""
+        random = (random_encoder(self.study, seed) for seed in range(self.options.seeds))
+        return [self.embedded(each) for each in encoders], [self.embedded(each) for each in random]
 
     def embedded(self, encoder: nn.Module) -> Tensor:
         """(N, width) rows of all nodes, of a frozen encoder."""
@@ -245,6 +280,19 @@ class Trial:
         return baselines.constant(self.labels, self.classes, train, self.targets.test)
 
 
-MakeRows = Callable[[int], nn.Module]
+def components(embedding: Floats, nodes: Indices, number: int = 16) -> Floats:
+    """(N, number) principal components of rows, those of greatest variance among some nodes.
+
+    Trees look at one column at a time, and hundreds of mixed ones would cost them much and tell them little.
+    """
+    wide = np.asarray(embedding, np.float64)
+    centre = wide[nodes].mean(axis=0)
+    _, vectors = np.linalg.eigh(np.cov(wide[nodes], rowvar=False))
+    return np.asarray((wide - centre) @ vectors[:, ::-1][:, :number])
+
+
+Fitted = Callable[
+    [Indices, int, float], Floats
+]  # training positions, repeat, fraction of designs -> predictions
 NODES_OF_A_STEP = 4000  # of netlists that share a training step
 NODES_AT_ONCE = 50_000  # of netlists that are embedded together
