@@ -66,11 +66,16 @@ def augmented_graphs(batch: GraphBatch) -> list[AugmentedGraph]:
 
 
 class LiteralKMPNN(nn.Module):
-    """The encoder with the parameters of a :class:`KMPNN`, which it borrows."""
+    """The encoder with the parameters of a :class:`KMPNN`, which it borrows.
 
-    def __init__(self, weights: KMPNN) -> None:
+    ``both`` makes matrices as the released code does, with the networks of both types for every edge of either; those
+    of the other type are multiplied by 0.
+    """
+
+    def __init__(self, weights: KMPNN, both: bool = False) -> None:
         super().__init__()
         self.weights = weights
+        self.both = both
 
     def forward(self, graphs: list[AugmentedGraph]) -> tuple[Tensor, Tensor]:
         """Rows of molecules (n, 2 d) and of their atoms (m, d)."""
@@ -85,9 +90,13 @@ class LiteralKMPNN(nn.Module):
         x = torch.relu(w.input(torch.cat(embedded)))
         h = x
         for _ in range(w.steps):
+            bonds, relations = w.bonds(graph.kinds), w.relations(graph.relations)
             m = w.bias.expand(len(x), -1)
-            m = m + self.aggregate(x, graph.bonds, w.bonds(graph.kinds), w.bond_matrix)
-            m = m + self.aggregate(x, graph.relation_edges, w.relations(graph.relations), w.relation_matrix)
+            m = m + self.aggregate(x, graph.bonds, bonds, w.bond_matrix)
+            m = m + self.aggregate(x, graph.relation_edges, relations, w.relation_matrix)
+            if self.both:
+                m = m + 0 * self.aggregate(x, graph.bonds, bonds, w.relation_matrix)
+                m = m + 0 * self.aggregate(x, graph.relation_edges, relations, w.bond_matrix)
             h = w.cell(torch.relu(m), h)
             x = h
         return x
