@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from diptych_circuits.schema import COLUMN, Kind
@@ -66,6 +67,21 @@ class Circuits:
         """The name of a node: a net's, a device's, or "device:terminal" of a pin."""
         netlist = int(self.netlist[node])
         return self.names_of(netlist)[node - int(self.starts[netlist])]
+
+    def described(self, nodes: Integers) -> pd.DataFrame:
+        """The netlist that each of the nodes is of, its kind and its name there."""
+        names: dict[int, Sequence[str]] = {
+            int(each): self.names_of(int(each)) for each in np.unique(self.netlist[nodes])
+        }
+        within = nodes - self.starts[self.netlist[nodes]]
+        owners = self.netlist[nodes].tolist()
+        return pd.DataFrame(
+            {
+                "netlist": [self.netlists[each] for each in owners],
+                "kind": [Kind(each).name.lower() for each in self.kind[nodes].tolist()],
+                "name": [names[owner][place] for owner, place in zip(owners, within.tolist(), strict=True)],
+            }
+        )
 
     def in_netlists(self, netlists: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which nodes belong to these netlists, (N,)."""

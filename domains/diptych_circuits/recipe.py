@@ -129,6 +129,7 @@ def build(
         training=training,
         plain=ordered,
         baseline=None if features == "none" else partial(_baseline, circuits),
+        described=circuits.described,
         summary=prepared.report,
         circuits=circuits,
         graphs=graphs,

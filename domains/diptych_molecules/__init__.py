@@ -20,6 +20,7 @@ domain = Domain(
         "element": "diptych_molecules.elements:element",
         "explain": "diptych_molecules.explain:explain",
     },
+    label_settings=("labels", "tasks"),
     demo="molecules/demo.yaml",
 )
 

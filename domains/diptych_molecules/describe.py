@@ -23,6 +23,13 @@ from diptych_molecules.store import Store
 Integers = NDArray[np.int64]
 
 
+def places_of(gathered: Gathered, rows: Integers) -> pd.DataFrame:
+    """The "file" of each of the rows, below the data folder, and the number of its "row" there, counted from 0."""
+    numbers = np.concatenate([part.numbers for part in gathered.parts])
+    files = pd.Categorical.from_codes(gathered.part_of(rows), [part.path for part in gathered.parts])
+    return pd.DataFrame({"file": files, "row": numbers[rows]})
+
+
 def ids_of(
     units: Integers,
     texts: list[str],

@@ -88,6 +88,7 @@ def build(
         training=training,
         plain=plain,
         baseline=None if features == "none" else partial(baseline, molecules, features),
+        described=molecules.described,
         summary=molecules.report,
         molecules=molecules,
     )

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from diptych.data.assemble import numbers_of
@@ -51,6 +52,9 @@ class Molecules:
     identity: Integers  # (n,) code: equal for rows of one molecule
     identities: list[str]  # by code: InChIKey or canonical SMILES
     splitting: Splitting
+    places: pd.DataFrame = field(
+        repr=False
+    )  # of each molecule its "file" and the "row" there, counted from 0
     report: Mapping[str, str]  # what was found, in lines for inspect and the report
     workers: int | None = field(repr=False, default=None)
 
@@ -60,6 +64,10 @@ class Molecules:
     def smiles(self, indices: Integers | None = None) -> list[str]:
         """The canonical SMILES of the molecules at ``indices``, or of all."""
         return self.store.all_smiles(self.rows if indices is None else self.rows[indices])
+
+    def described(self, indices: Integers) -> pd.DataFrame:
+        """Where molecules stand in their files, and their canonical SMILES."""
+        return self.places.iloc[indices].reset_index(drop=True).assign(smiles=self.smiles(indices))
 
     def fingerprints(self, indices: Integers) -> NDArray[np.uint8]:
         """Packed Morgan fingerprints (n, 128); see ``derived.fingerprints``."""
@@ -147,6 +155,7 @@ def prepare(
         identity=identity,
         identities=identities,
         splitting=split,
+        places=describe.places_of(gathered, store.rows[rows]),
         report={**lines, **report},
         workers=workers,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 ENTRY_POINT_GROUP = "diptych.domains"
@@ -18,7 +18,8 @@ class Domain:
 
     ``commands`` are further commands of the domain, by name (``diptych NAME COMMAND``): functions whose positional
     parameters are the command's arguments and whose keyword-only parameters are its options. They print their
-    result and raise :class:`diptych.errors.UserError` for what is the user's to mend.
+    result and raise :class:`diptych.errors.UserError` for what is the user's to mend. ``label_settings`` are the
+    settings of the recipe that only evaluators need: data that are named to be embedded go without them.
     """
 
     name: str
@@ -27,4 +28,5 @@ class Domain:
     recipe: str
     evaluators: Mapping[str, str]
     commands: Mapping[str, str] = field(default_factory=dict)
+    label_settings: Sequence[str] = ("labels",)
     demo: str  # path of a config below configs/: runs in about a minute on data that a package ships or simulates

@@ -74,5 +74,7 @@ class Study:
     # indices to a loader of Views in that order, with one clean view: for embedding
     plain: Callable[[Indices], DataLoader[Any]]
     baseline: Callable[[Indices], Baseline] | None = None
+    # what samples are, as columns that embed adds to its file: a row's number, a SMILES; nothing about persons
+    described: Callable[[Indices], pd.DataFrame] | None = None
     # lines for inspect, the report and the model card
     summary: Mapping[str, str] = field(default_factory=dict)

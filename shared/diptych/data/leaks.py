@@ -45,7 +45,7 @@ def patients_in_two_splits(ids: pd.DataFrame, words: Words = PATIENTS) -> list[s
     """One line for each patient whose samples are in more than one split."""
     return [
         f"{words.unit} {patient} is in {_list(splits)}"
-        for patient, splits in _several(zip(ids["patient"], ids["split"], strict=True))
+        for patient, splits in _several(_pairs(ids, "patient", "split"))
     ]
 
 
@@ -53,7 +53,7 @@ def recordings_of_two_patients(ids: pd.DataFrame, words: Words = PATIENTS) -> li
     """One line for each recording whose samples are said to be of more than one patient."""
     return [
         f"{words.recording} {recording} belongs to the {words.units} {_list(patients)}"
-        for recording, patients in _several(zip(ids["recording"], ids["patient"], strict=True))
+        for recording, patients in _several(_pairs(ids, "recording", "patient"))
     ]
 
 
@@ -141,6 +141,12 @@ def trained_patients(path: str | Path, words: Words = PATIENTS) -> frozenset[str
 
 def _carries_signal(entry: Entry) -> bool:
     return entry.size > 0 and not entry.facts.get("sidecar", False)
+
+
+def _pairs(ids: pd.DataFrame, key: str, value: str) -> Iterable[tuple[str, str]]:
+    """Every pair of two columns once: there may be millions of rows, and few pairs that a leak makes."""
+    once = ids[[key, value]].drop_duplicates()
+    return zip(once[key], once[value], strict=True)
 
 
 def _several(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, set[str]]]:

@@ -105,15 +105,24 @@ def plan(
 
 
 def plan_of_run(
-    found: Found, run: Path, options: Options, faults: Sequence[Fault] = (), more_keys: Iterable[str] = ()
+    found: Found,
+    run: Path,
+    options: Options,
+    faults: Sequence[Fault] = (),
+    more_keys: Iterable[str] = (),
+    without: Sequence[str] = (),
 ) -> Plan:
-    """The plan of a run from the config in its folder. Raises UserError when that is no run folder."""
+    """The plan of a run from the config in its folder, and the defaults of the settings ``without``.
+
+    Raises UserError when that is no run folder.
+    """
     path = run / "config.yaml"
     if not path.is_file():
         raise UserError(
             f"{run} is not a run folder: it has no config.yaml; give a folder that pretrain wrote"
         )
-    return plan(found, read_yaml(path), options, f"{path} and the command line", faults, more_keys)
+    config = {name: value for name, value in read_yaml(path).items() if name not in without}
+    return plan(found, config, options, f"{path} and the command line", faults, more_keys)
 
 
 def base_config(found: Found, options: Mapping[str, str]) -> Config:
