@@ -32,7 +32,9 @@ def random_circuits(netlists=8, nets=5, devices=4, couplings=12, seed=0, designs
         chosen = set()
         while len(chosen) < couplings:
             drawn = generator.choice([*range(nets), *range(nets + devices, size)], 2, replace=False)
-            chosen.add((int(drawn.max()), int(drawn.min())))  # nets have the lowest numbers, so they come second
+            chosen.add(
+                (int(drawn.max()), int(drawn.min()))
+            )  # nets have the lowest numbers, so they come second
         pairs = np.array(sorted(chosen))
         pin = pairs >= nets
         first.append(base + pairs[:, 0])
