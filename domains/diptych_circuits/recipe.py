@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -161,7 +161,7 @@ def node_labels(circuits: Circuits, train: NDArray[np.bool_]) -> dict[str, Any]:
     kind = np.asarray(circuits.kind)
     types = np.where(kind == Kind.DEVICE, np.asarray(circuits.column("device_type")).astype(int) - 1, -1)
     names = [each.name.lower() for each in DeviceType if each != DeviceType.NONE]
-    found: dict[str, Any] = {"device_type": pd.Categorical.from_codes(types, names)}
+    found: dict[str, Any] = {"device_type": _categories(types, names)}
     farad = np.where(kind == Kind.NET, circuits.ground, np.nan)
     known = farad[np.isfinite(farad) & train[circuits.netlist]]
     if len(known):
@@ -169,14 +169,18 @@ def node_labels(circuits: Circuits, train: NDArray[np.bool_]) -> dict[str, Any]:
         edges = (0.0, *BOUNDARIES, 1.0)
         steps = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
         found["ground"] = label
-        found["ground_class"] = pd.Categorical.from_codes(classes(label), steps)
+        found["ground_class"] = _categories(classes(label), steps)
     return found
 
 
 def _spread(column: pd.Series[Any], netlist: NDArray[np.int32]) -> pd.Categorical:
     """A column of netlists over their nodes."""
     codes, categories = pd.factorize(column)
-    return pd.Categorical.from_codes(codes[netlist], categories)
+    return _categories(codes[netlist], list(categories))
+
+
+def _categories(codes: NDArray[Any], names: list[str]) -> pd.Categorical:
+    return pd.Categorical.from_codes(cast("Any", codes), pd.Index(names))  # its stubs know lists alone
 
 
 def _of_netlists(labels: pd.DataFrame, netlist: NDArray[np.int32]) -> dict[str, Any]:

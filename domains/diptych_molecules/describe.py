@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,10 @@ Integers = NDArray[np.int64]
 def places_of(gathered: Gathered, rows: Integers) -> pd.DataFrame:
     """The "file" of each of the rows, below the data folder, and the number of its "row" there, counted from 0."""
     numbers = np.concatenate([part.numbers for part in gathered.parts])
-    files = pd.Categorical.from_codes(gathered.part_of(rows), [part.path for part in gathered.parts])
+    names = pd.Index([part.path for part in gathered.parts])
+    files = pd.Categorical.from_codes(
+        cast("Any", gathered.part_of(rows)), names
+    )  # its stubs know lists alone
     return pd.DataFrame({"file": files, "row": numbers[rows]})
 
 

@@ -33,6 +33,12 @@ def grid_width_of(encoder: nn.Module) -> int:
     return width if isinstance(width, int) else width_of(encoder)
 
 
+def parts_width_of(encoder: nn.Module) -> int:
+    """The width of the encoder's rows of parts: its ``parts_width``, or ``width`` where it names no other."""
+    width = getattr(encoder, "parts_width", None)
+    return width if isinstance(width, int) else width_of(encoder)
+
+
 def averaged(
     encoder: nn.Module, averaging: Averaging, decay: float
 ) -> tuple[nn.Module, dict[str, nn.Module], list[Callable[[], None]]]:

@@ -91,3 +91,21 @@ def test_kcl_s_encoders_are_trained_by_other_recipes_too(
     torch.manual_seed(0)
     losses = train_step(recipe(encoder(), SGD, None), molecules())
     assert all(torch.tensor(losses).isfinite())
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [GRACE(fill=MASKED), BGRL(fill=MASKED), SGRL(nodes="all"), GCooL(fill=MASKED)],
+    ids=lambda recipe: type(recipe).__name__,
+)
+@pytest.mark.parametrize("make", [GCN, QUICK], ids=["gcn", "kmpnn"])
+def test_methods_over_atoms_take_encoders_whose_molecules_have_another_width(
+    recipe: MethodBuilder, make: Callable[[], nn.Module]
+) -> None:
+    torch.manual_seed(0)
+    encoder = make()
+    assert encoder.parts_width != encoder.width
+    before = [each.detach().clone() for each in encoder.parameters()]
+    losses = train_step(recipe(encoder, SGD, None), molecules())
+    assert torch.tensor(losses).isfinite().all()
+    assert any((one != other).any() for one, other in zip(before, encoder.parameters(), strict=True))

@@ -22,7 +22,7 @@ from diptych.graphs.views import DropEdges, GraphViews, MaskFeatures
 from diptych.heads import Predictor, Projector
 from diptych.method import Method, OptimizerFactory, Pass, Phase, ScheduleFactory, Term
 from diptych.objectives import Alignment, InfoNCE, Scattering
-from diptych.recipes import Augmented, SharedViews, width_of
+from diptych.recipes import Augmented, SharedViews, parts_width_of
 from diptych.teacher import Teacher
 
 
@@ -93,7 +93,7 @@ class GRACE(_Corrupted):
         self, encoder: nn.Module, optimizer: OptimizerFactory, schedule: ScheduleFactory | None = None
     ) -> Method:
         """The method that trains ``encoder``, on its rows of nodes."""
-        own = width_of(encoder)
+        own = parts_width_of(encoder)
         projector = Projector(own, self.hidden or own, self.width or own, normalize=False, activation="elu")
         objective = OverNodes(InfoNCE(temperature=self.temperature, block=self.block))
         branch = NodeBranch(encoder, projector)
@@ -125,7 +125,7 @@ class BGRL(_Corrupted):
     ) -> Method:
         """The method that trains ``encoder``, on its rows of nodes."""
         views = SharedViews(self._views())
-        predictor = Predictor(width_of(encoder), self.hidden, normalize=False, activation="prelu")
+        predictor = Predictor(parts_width_of(encoder), self.hidden, normalize=False, activation="prelu")
         average: Literal["constant", "cosine"] = "constant" if self.steps is None else "cosine"
         teacher = Teacher(NodeBranch(encoder), average=average, decay=self.decay, steps=self.steps)
         if self.fresh_target:
@@ -201,7 +201,7 @@ class SGRL:
         inner, hops = (
             (encoder.encoder, encoder.hops) if isinstance(encoder, Smoothed) else (encoder, self.hops)
         )
-        width = width_of(encoder)
+        width = parts_width_of(inner)
         target = fresh_copy(inner)
         predictor = Predictor(width, self.hidden or width, normalize=False, activation="prelu")
         scatter = Scattering(momentum=self.momentum if self.centre == "running" else 0.0, width=width)
@@ -273,7 +273,7 @@ class GCooL(_Corrupted):
         self, encoder: nn.Module, optimizer: OptimizerFactory, schedule: ScheduleFactory | None = None
     ) -> Method:
         """The method that trains ``encoder``, on its rows of nodes."""
-        own = width_of(encoder)
+        own = parts_width_of(encoder)
         width = self.width or own
         projector = Projector(own, self.hidden or own, width, normalize=False, activation="elu")
         groups = Communities(
