@@ -50,7 +50,7 @@ def linear(
     study: MoleculeStudy,
     encoder: Encoders,
     *,
-    labels: tuple[str, ...] = (),
+    targets: tuple[str, ...] = (),
     task: Task = "auto",
     splits: Splits = "own",
     split_seeds: tuple[int, ...] = (),
@@ -73,7 +73,7 @@ def linear(
     Args:
         study: The data and how to make an encoder.
         encoder: The pretrained encoder, or a list with one from each pretraining seed.
-        labels: The tasks; by default all labels of the study.
+        targets: The tasks; by default all labels of the study.
         task: classification, regression, or auto: text, and 0 and 1, are classes, other numbers are regression.
         splits: own is the split of the config; scaffold and random are those of the literature, 80, 10 and 10 % by
             Murcko scaffold (the largest first) or of single molecules.
@@ -102,7 +102,7 @@ def linear(
 
         return task_by_task(fit)
 
-    plan = _Plan.of(study, labels, task, splits, split_seeds, fractions, seeds, cliffs)
+    plan = _Plan.of(study, targets, task, splits, split_seeds, fractions, seeds, cliffs)
     rows = _frozen_rows(plan, encoder, device, of, fused=fused)
     return plan.table("linear probe", rows, baselines, threads, draws, run_splits, notes)
 
@@ -111,7 +111,7 @@ def knn(
     study: MoleculeStudy,
     encoder: Encoders,
     *,
-    labels: tuple[str, ...] = (),
+    targets: tuple[str, ...] = (),
     task: Task = "auto",
     splits: Splits = "own",
     split_seeds: tuple[int, ...] = (),
@@ -133,7 +133,7 @@ def knn(
     Args:
         study: The data and how to make an encoder.
         encoder: The pretrained encoder, or a list with one from each pretraining seed.
-        labels: The tasks; by default all labels of the study.
+        targets: The tasks; by default all labels of the study.
         task: classification, regression, or auto: text, and 0 and 1, are classes, other numbers are regression.
         splits: own is the split of the config; scaffold and random are those of the literature, 80, 10 and 10 % by
             Murcko scaffold (the largest first) or of single molecules.
@@ -166,7 +166,7 @@ def knn(
 
         return task_by_task(fit)
 
-    plan = _Plan.of(study, labels, task, splits, split_seeds, fractions, seeds, cliffs)
+    plan = _Plan.of(study, targets, task, splits, split_seeds, fractions, seeds, cliffs)
     rows = _frozen_rows(plan, encoder, device, of)
     notes = [f"neighbours by cosine similarity, not standardised, temperature {temperature:g}"]
     return plan.table(f"{neighbours} nearest neighbours", rows, baselines, threads, draws, run_splits, notes)
@@ -176,7 +176,7 @@ def mlp(
     study: MoleculeStudy,
     encoder: Encoders,
     *,
-    labels: tuple[str, ...] = (),
+    targets: tuple[str, ...] = (),
     task: Task = "auto",
     splits: Splits = "own",
     split_seeds: tuple[int, ...] = (),
@@ -204,7 +204,7 @@ def mlp(
     Args:
         study: The data and how to make an encoder.
         encoder: The pretrained encoder, or a list with one from each pretraining seed.
-        labels: The tasks, of two classes or of numbers; by default all labels of the study.
+        targets: The tasks, of two classes or of numbers; by default all labels of the study.
         task: classification, regression, or auto: text, and 0 and 1, are classes, other numbers are regression.
         splits: own is the split of the config; scaffold and random are those of the literature, 80, 10 and 10 % by
             Murcko scaffold (the largest first) or of single molecules.
@@ -237,7 +237,7 @@ def mlp(
         hidden=hidden,
         dropout=dropout,
     )
-    plan = _Plan.of(study, labels, task, splits, split_seeds, fractions, seeds, cliffs, networks=True)
+    plan = _Plan.of(study, targets, task, splits, split_seeds, fractions, seeds, cliffs, networks=True)
 
     def of(features: Floats) -> FitAll:
         tensor = torch.from_numpy(features).float()
@@ -258,7 +258,7 @@ def finetune(
     study: MoleculeStudy,
     encoder: Encoders,
     *,
-    labels: tuple[str, ...] = (),
+    targets: tuple[str, ...] = (),
     task: Task = "auto",
     splits: Splits = "own",
     split_seeds: tuple[int, ...] = (),
@@ -288,7 +288,7 @@ def finetune(
     Args:
         study: The data and how to make an encoder.
         encoder: The pretrained encoder, or a list with one from each pretraining seed. It is copied.
-        labels: The tasks, of two classes or of numbers; by default all labels of the study.
+        targets: The tasks, of two classes or of numbers; by default all labels of the study.
         task: classification, regression, or auto: text, and 0 and 1, are classes, other numbers are regression.
         splits: own is the split of the config; scaffold and random are those of the literature, 80, 10 and 10 % by
             Murcko scaffold (the largest first) or of single molecules.
@@ -321,7 +321,7 @@ def finetune(
         hidden=hidden,
         dropout=dropout,
     )
-    plan = _Plan.of(study, labels, task, splits, split_seeds, fractions, seeds, cliffs, networks=True)
+    plan = _Plan.of(study, targets, task, splits, split_seeds, fractions, seeds, cliffs, networks=True)
     rows = _tuned_rows(plan, encoder, training, start, device)
     return plan.table("fine-tuning", rows, baselines, threads, draws, run_splits, [])
 

@@ -91,7 +91,7 @@ def _same_kind(kept: Mapping[str, Sequence[Target]]) -> None:
     if classes and numbers:
         raise ConfigError(
             f"some tasks are classes ({', '.join(classes)}), others numbers ({', '.join(numbers)}); evaluate one "
-            "kind at a time: name its tasks with --labels"
+            "kind at a time: name its tasks with --targets"
         )
 
 

@@ -294,7 +294,7 @@ def test_evaluators_print_the_rows_that_belong_in_every_table(study: MoleculeStu
     encoder = Counts()
     before = deepcopy(encoder.state_dict())
     table = evaluators.finetune(
-        study, encoder, labels=TWO, seeds=1, draws=20, epochs=2, baselines=("constant",), device="cpu"
+        study, encoder, targets=TWO, seeds=1, draws=20, epochs=2, baselines=("constant",), device="cpu"
     )
     assert [row.name for row in table.rows] == [
         "pretrained",
@@ -306,7 +306,14 @@ def test_evaluators_print_the_rows_that_belong_in_every_table(study: MoleculeStu
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert table.score("majority class", "AUROC").value == 0.5
     frozen = evaluators.linear(
-        study, encoder, labels=("logp",), seeds=2, draws=20, fused=True, baselines=("constant",), device="cpu"
+        study,
+        encoder,
+        targets=("logp",),
+        seeds=2,
+        draws=20,
+        fused=True,
+        baselines=("constant",),
+        device="cpu",
     )
     names = ["pretrained", "random weights", "pretrained + ECFP", "mean"]
     assert [row.name for row in frozen.rows][:4] == names
@@ -321,7 +328,7 @@ def test_other_frozen_evaluators_see_what_the_embeddings_tell(study: MoleculeStu
     table = getattr(evaluators, name)(
         study,
         Counts(),
-        labels=("large",),
+        targets=("large",),
         seeds=1,
         draws=20,
         baselines=("constant",),
@@ -338,7 +345,7 @@ def test_networks_refuse_what_they_cannot_do(study: MoleculeStudy) -> None:
     with pytest.raises(
         ConfigError, match="'third' has 3 classes; networks are trained on two classes or numbers"
     ):
-        evaluators.mlp(three, Counts(), labels=("third",), task="classification", device="cpu")
+        evaluators.mlp(three, Counts(), targets=("third",), task="classification", device="cpu")
     with pytest.raises(ConfigError, match="epochs and patience are at least 1, batch_size at least 2"):
         replace(QUICK, batch_size=1)
 
