@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Literal
 
 from diptych.data import source
@@ -34,16 +32,6 @@ class Source(source.Source):
     names: str | None = DESIGN
     patient: str = "name:design"
     format: Literal["auto", "spice", "dspf"] = "auto"
-
-    def placed(self) -> Source:
-        """The same with the path of a package's folder in place of package:NAME/FOLDER. Raises ConfigError."""
-        if not self.path.startswith("package:"):
-            return self
-        name, _, inside = self.path.removeprefix("package:").partition("/")
-        spec = find_spec(name) if name.isidentifier() else None
-        if spec is None or not spec.submodule_search_locations:
-            raise ConfigError(f"data.path: {self.path!r} needs the package {name!r}, which is not installed")
-        return replace(self, path=str(Path(next(iter(spec.submodule_search_locations))) / inside))
 
 
 @dataclass(frozen=True, kw_only=True)

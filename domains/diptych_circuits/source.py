@@ -69,7 +69,6 @@ def prepare(
         DataError: no netlists, too many in quarantine.
     """
     folder = cache_folder(cache, "circuits")
-    source = source.placed()
     found = scan(
         source,
         partial(readers.find, only=source.format, top=netlist.top),

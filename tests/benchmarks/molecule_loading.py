@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from rdkit import Chem, RDLogger
 
+from diptych.data.folder import expand
 from diptych.graphs.batch import GraphBatch
 from diptych_molecules import derived
-from diptych_molecules.readers import package_path
 from diptych_molecules.settings import Source, Splitting
 from diptych_molecules.similarity import alike, tanimoto, words_of
 from diptych_molecules.source import Molecules, prepare
@@ -128,7 +128,7 @@ def main() -> None:
         )
         draw = np.random.default_rng(0)
         batches = [draw.choice(len(data), BATCH, replace=False) for _ in range(count)]
-        lines = package_path(PATH).read_text().splitlines()
+        lines = expand(PATH, "data.path").read_text().splitlines()
         plain = anew([lines[row].split()[0] for row in data.store.rows.tolist()])
         for one, other in zip(data.store.batch(batches[0]), plain(batches[0]), strict=True):
             if isinstance(one, torch.Tensor) and not torch.equal(one, other):

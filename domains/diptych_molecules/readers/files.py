@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,7 +25,6 @@ SUFFIXES: dict[str, FileForm] = {
     ".sdf": "sdf",
     ".sd": "sdf",
 }
-_PACKAGE = "package:"
 
 
 class Found(NamedTuple):
@@ -61,7 +59,7 @@ def find(
         ConfigError: there is no such path.
         DataError: no files of molecules there, or files that are not what the manifest says.
     """
-    place = package_path(path) if path.startswith(_PACKAGE) else expand(path, "data.path")
+    place = expand(path, "data.path")
     manifest = None
     if place.is_dir():
         root, files = place, list(walk(place))
@@ -83,20 +81,6 @@ def find(
     if manifest is not None:
         compare_with_manifest(manifest, sums)
     return Found(root, [(name, kind) for name, kind in chosen if name in sums], sums, other)
-
-
-def package_path(text: str) -> Path:
-    """The path of ``package:NAME/FILE`` in an installed package, found without importing it."""
-    name, _, inside = text.removeprefix(_PACKAGE).partition("/")
-    spec = find_spec(name) if name.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"data.path: {text!r} needs the package {name!r}, which is not installed")
-    path = Path(next(iter(spec.submodule_search_locations))) / inside
-    if name == "rdkit" and inside.startswith("Data/") and not path.exists():
-        from rdkit import RDConfig  # outside of wheels its data lie elsewhere
-
-        path = Path(RDConfig.RDDataDir) / inside.removeprefix("Data/")
-    return path
 
 
 def _is_manifest(path: Path) -> bool:
