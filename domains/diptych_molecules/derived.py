@@ -20,6 +20,7 @@ from rdkit.Chem import Descriptors, rdFingerprintGenerator
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from diptych.data.atomic import replacing
+from diptych.data.exclusive import exclusive
 from diptych.data.pool import in_pool
 from diptych.errors import ConfigError, DataError
 from diptych.nearest import nearest
@@ -116,20 +117,27 @@ def _numbers(
 ) -> NDArray[Any]:
     folder, target = _place(store, name)
     path = target.with_name(f"{target.name}.npy")
-    if not path.is_file():
-        parts = _chunks(store, folder, ".npy", compute, workers)
-        with replacing(path) as partial_path:
-            whole = np.zeros((0, *shape), dtype)
-            if len(store):
-                whole = open_memmap(partial_path, mode="w+", dtype=dtype, shape=(len(store), *shape))
-            for part, rows in zip(parts, slices(len(store)), strict=True):
-                whole[rows] = np.load(part, allow_pickle=False)
-            if not len(store):
-                with partial_path.open("wb") as file:
-                    np.save(file, whole)
-        shutil.rmtree(folder)
+
+    def make() -> None:
+        _join(_chunks(store, folder, ".npy", compute, workers), path, len(store), shape, dtype)
+
+    _once(store, path, folder, make)
     found: NDArray[Any] = np.load(path, mmap_mode="r" if len(store) else None, allow_pickle=False)
     return found
+
+
+def _join(
+    parts: Sequence[Path], path: Path, rows: int, shape: tuple[int, ...], dtype: type[np.generic]
+) -> None:
+    """Write the rows of all chunks as one array."""
+    with replacing(path) as partial_path:
+        if not rows:  # an empty file cannot be mapped for writing
+            with partial_path.open("wb") as file:
+                np.save(file, np.zeros((0, *shape), dtype))
+            return
+        whole = open_memmap(partial_path, mode="w+", dtype=dtype, shape=(rows, *shape))
+        for part, place in zip(parts, slices(rows), strict=True):
+            whole[place] = np.load(part, allow_pickle=False)
 
 
 def _texts(
@@ -137,17 +145,28 @@ def _texts(
 ) -> tuple[NDArray[np.int64], list[str]]:
     folder, target = _place(store, name)
     path = target.with_name(f"{target.name}.parquet")
-    if not path.is_file():
-        parts = _chunks(store, folder, ".parquet", compute, workers)
-        tables = [pq.read_table(part) for part in parts]
+
+    def make() -> None:
+        tables = [pq.read_table(part) for part in _chunks(store, folder, ".parquet", compute, workers)]
         whole = pa.concat_tables(tables) if tables else pa.table({"text": pa.array([], pa.string())})
         with replacing(path) as partial_path:
             pq.write_table(whole, partial_path)
-        shutil.rmtree(folder, ignore_errors=True)
+
+    _once(store, path, folder, make)
     encoded = pq.read_table(path)["text"].combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary.to_pylist()
+
+
+def _once(store: Store, path: Path, chunks: Path, make: Callable[[], None]) -> None:
+    """Make ``path`` where it is missing, in one process at a time, and remove the chunks that it was made of."""
+    if path.is_file():
+        return
+    with exclusive(store.folder, "computes from molecules"):
+        if not path.is_file():
+            make()
+            shutil.rmtree(chunks, ignore_errors=True)
 
 
 def _place(store: Store, name: str) -> tuple[Path, Path]:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from diptych.data.atomic import write_text
+from diptych.data.exclusive import exclusive
 from diptych.data.pieces import make_pieces
 from diptych.errors import DataError
 from diptych.graphs.batch import GraphBatch
@@ -141,12 +141,29 @@ def make_store(jobs: Sequence[Job], folder: Path, workers: int | None = None) ->
     """
     digest = hashlib.sha256(json.dumps([chunks.VERSION, *(job.key for job in jobs)]).encode())
     target = folder / "stores" / digest.hexdigest()[:40]
-    fate = "made now"
-    if (target / _META).is_file():
-        try:
-            return Store(target), "found"
-        except DataError as error:
-            fate = f"made anew: {error}"
+    store, _ = _find(target)
+    if store is not None:
+        return store, "found"
+    # chunks are removed once they are merged, so two runs must not work on the same ones
+    with exclusive(folder, "prepares molecules"):
+        store, fate = _find(target)
+        if store is not None:
+            return store, "found"
+        _make(jobs, folder, target, workers)
+        return Store(target), fate
+
+
+def _find(target: Path) -> tuple[Store | None, str]:
+    """The store at a path, or None and how it comes about."""
+    if not (target / _META).is_file():
+        return None, "made now"
+    try:
+        return Store(target), "found"
+    except DataError as error:
+        return None, f"made anew: {error}"
+
+
+def _make(jobs: Sequence[Job], folder: Path, target: Path, workers: int | None) -> None:
     pieces = make_pieces(
         jobs,
         [job.key for job in jobs],
@@ -165,9 +182,8 @@ def make_store(jobs: Sequence[Job], folder: Path, workers: int | None = None) ->
             "there or set another cache folder"
         ) from error
     for path, _ in found:
-        with suppress(FileNotFoundError):  # another run has the same molecules and was faster
-            path.with_suffix(".npz").unlink()
-    return Store(target), fate
+        # the same rows may be in one data set twice
+        path.with_suffix(".npz").unlink(missing_ok=True)
 
 
 def _merge(pieces: Sequence[tuple[Path, Header]], target: Path) -> None:

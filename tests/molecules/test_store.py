@@ -206,3 +206,32 @@ def test_a_damaged_chunk_is_made_again(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     store, _ = make_store([job], tmp_path, workers=1)
     assert store.all_smiles() == ["CO", "CN"]
+
+
+_MAKES = """
+import sys
+from pathlib import Path
+import test_store
+from diptych_molecules import chunks, derived
+from diptych_molecules.store import make_store
+
+chunks.CHUNK = 64
+derived.slices = lambda count: chunks.slices(count, 64)
+store, fate = make_store(test_store.jobs(test_store.nci(1500)), Path(sys.argv[1]), workers=1)
+print(fate, len(store), derived.fingerprints(store, 1).shape[0], len(derived.scaffolds(store, 1)[0]))
+"""
+
+
+def test_processes_that_want_the_same_molecules_at_once_share_one_store(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _MAKES, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    told = sorted(process.communicate(timeout=300)[0].split("\n")[0] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    count = len(make_store(jobs(nci(1500)), tmp_path / "other", workers=1)[0])
+    assert told == [f"found {count} {count} {count}"] * 2 + [f"made now {count} {count} {count}"]
+    assert len(list(tmp_path.glob("stores/*"))) == 1
