@@ -2,9 +2,10 @@
 
 The view has the atoms, one node per attribute value that any of a molecule's elements has, and a directed edge from
 an attribute value to every atom whose element has it. Nothing leads to an attribute value, and an atom's attribute
-values depend on its atomic number alone. So the view is never built: the states of attribute values are one table
-for the whole batch, the neighbourhoods of atoms rows of a constant table, and the matrix of an edge, which depends
-on its type alone, is computed once per type. The result is that of the explicit graph.
+values depend on its atomic number alone. So the view is never built. The states of attribute values are one table for
+the whole batch, known for all steps before the atoms' first; the neighbourhoods of atoms are rows of a constant table;
+the matrix of an edge, which depends on its type alone, is computed once per type, and is applied to the sum of the
+neighbours over bonds of one kind, being linear. The result is that of the explicit graph.
 
 Letters: m atoms, e directed bonds, n molecules, a attribute values, r relations, d hidden width.
 """
@@ -30,11 +31,22 @@ from diptych_molecules.rotate import shipped
 SLOPE = 0.01  # of the leaky ReLU of attention scores
 
 
-class Matrices(NamedTuple):
-    """Theta of every type of edge, computed once for all steps."""
+class Bonds(NamedTuple):
+    """The bonds of a batch in p groups, those of one kind into one atom; groups are in the order of their kinds."""
 
-    bonds: Tensor  # (kinds, d, d): of those that the batch has
-    relations: Tensor  # (r, d, d)
+    sources: Tensor  # (e,) atoms
+    targets: Tensor  # (e,) atoms
+    group: Tensor  # (e,) the group of a bond
+    atoms: Tensor  # (p,) the atom that a group leads to
+    kinds: list[int]  # that have groups
+    sizes: list[int]  # how many groups each of these kinds has
+
+
+class Told(NamedTuple):
+    """What the attribute values tell atoms in one step; the last row is what tells nothing."""
+
+    scores: Tensor  # (a + 1,): their part of the attention score
+    messages: Tensor  # (a + 1, d): states that went through the matrix of their relation
 
 
 class Attention(NamedTuple):
@@ -79,8 +91,8 @@ class KMPNN(nn.Module):
     """
 
     slots: Tensor  # (120, r): the attribute values of an atomic number, by relation
-    members: Tensor  # (r, most): the attribute values of a relation, filled up with the first value
-    place: Tensor  # (a,): where among all members an attribute value stands
+    has: Tensor  # (120, a + 1) bool: the same as marks; the last one is of an atomic number that has none
+    relation_of: Tensor  # (a,): the relation that an attribute value belongs to
 
     def __init__(
         self,
@@ -103,9 +115,12 @@ class KMPNN(nn.Module):
         slots[: len(graph.slots)] = torch.from_numpy(graph.slots.copy())
         # what has no attribute value points one past the last
         self.register_buffer("slots", slots.where(slots >= 0, len(graph.attributes)), persistent=False)
-        members, place = _by_relation(torch.from_numpy(graph.relation_of))
-        self.register_buffer("members", members, persistent=False)
-        self.register_buffer("place", place, persistent=False)
+        has = torch.zeros(len(slots), len(graph.attributes) + 1, dtype=torch.bool).scatter(
+            1, self.slots, True
+        )
+        has[:, -1] = ~has[:, :-1].any(1)
+        self.register_buffer("has", has, persistent=False)
+        self.register_buffer("relation_of", torch.from_numpy(graph.relation_of), persistent=False)
         self.features, self.steps, self.hidden = features, steps, hidden
         width, edge_width = 128, 64
         self.atoms = Inputs(ATOM_SIZES[:1] if features == "element" else ATOM_SIZES, width)
@@ -131,86 +146,113 @@ class KMPNN(nn.Module):
 
     def forward(self, batch: GraphBatch) -> Encoded:
         """Encode a batch of molecules."""
-        x, shared, _ = self._run(batch, keep=False)
-        return Encoded(self.readout(x, batch.graph, batch.graphs, shared, self.present(batch)), x)
+        x, shared, values, _ = self._run(batch, keep=False)
+        present = self.present(batch).index_select(1, values)
+        return Encoded(self.readout(x, batch.graph, batch.graphs, shared, present), x)
 
     def attend(self, batch: GraphBatch) -> list[Attention]:
         """What every atom listens to, step by step."""
-        return self._run(batch, keep=True)[2]
+        return self._run(batch, keep=True)[3]
 
     def present(self, batch: GraphBatch) -> Tensor:
         """(n, a) bool: which attribute values a molecule's elements have."""
-        slots = self.slots[batch.nodes[:, ATOMIC_NUMBER]]
-        cells = batch.graph[:, None] * (len(self.place) + 1) + slots
-        found = torch.zeros(
-            batch.graphs * (len(self.place) + 1), dtype=torch.bool, device=slots.device
-        ).index_fill(0, cells.flatten(), True)
-        return found.view(batch.graphs, -1)[:, :-1]
+        elements = batch.nodes[:, ATOMIC_NUMBER]
+        cells = batch.graph * len(self.has) + elements
+        found = torch.zeros(batch.graphs * len(self.has), dtype=torch.float32, device=cells.device)
+        found = found.index_fill(0, cells, 1.0).view(batch.graphs, -1)
+        return found @ self.has[:, :-1].float() > 0
 
-    def _run(self, batch: GraphBatch, *, keep: bool) -> tuple[Tensor, Tensor, list[Attention]]:
-        """Atoms (m, d) and attribute values (a, d) after all steps, and the attention of each if it is kept."""
+    def _run(self, batch: GraphBatch, *, keep: bool) -> tuple[Tensor, Tensor, Tensor, list[Attention]]:
+        """All steps.
+
+        Returns the states of atoms (m, d) and of attribute values (a, d), which attribute values these are, and the
+        attention of each step if it is kept.
+        """
         if batch.edge_features is None:
             raise DataError("KMPNN sees kinds of bonds, but the batch has no edge features")
         columns = batch.nodes[:, ATOMIC_NUMBER : ATOMIC_NUMBER + 1]
-        atoms = self.atoms(columns if self.features == "element" else batch.nodes)
-        # atoms and, behind them, the attribute values, which go through the same layers
-        states = F.relu(self.input(torch.cat([atoms, self.attributes.weight])))
-        kinds, used = batch.edge_features[:, KIND], self.bonds.weight
-        if kinds.device.type == "cpu":
-            # most batches have three kinds of bonds; a GPU would have to wait for the answer
-            found, kinds = torch.unique(kinds, return_inverse=True)
-            used = used[found]
-        matrices = Matrices(self.bond_matrix(used), self.relation_matrix(self.relations.weight))
+        has, values = self._neighbourhoods(columns[:, 0])
+        absent = torch.zeros(has.shape, device=has.device).masked_fill(~has, -torch.inf)
+        bonds = _grouped(batch.edges, batch.edge_features[:, KIND], len(columns), self.bonds.num_embeddings)
+        matrices = self.bond_matrix(self.bonds.weight[bonds.kinds])
         rows = None if self.bond_rows is None else self.bond_rows(batch.edge_features[:, KIND + 1 :])
-        slots = self.slots[columns[:, 0]]
-        m, kept = len(slots), []
-        for _ in range(self.steps):
-            attention = self._attention(states, batch, slots)
-            messages = self._from_bonds(states[:m], attention.bonds, batch.edges, kinds, matrices.bonds)
+        atoms = self.atoms(columns if self.features == "element" else batch.nodes)
+        # attribute values go through the same layer as atoms
+        states = F.relu(self.input(torch.cat([atoms, self.attributes.weight.index_select(0, values)])))
+        x, shared = torch.split_with_sizes(states, [len(atoms), len(values)])
+        told, shared = self._tell(shared, values)
+        kept = []
+        for each in told:
+            # a . [x_u || x_v] is the source's part and the target's part added
+            source, target = (x @ self.attention.weight.view(2, -1).T).unbind(1)
+            shares = self._attention(source, target, bonds)
+            of_values = (F.leaky_relu(each.scores + target[:, None], SLOPE) + absent).softmax(1)
+            messages = torch.addmm(self.bias, of_values, each.messages)
+            messages = messages.index_add(0, bonds.atoms, self._from_bonds(x, shares, bonds, matrices))
             if rows is not None:
-                messages = messages + segment_sum(attention.bonds[:, None] * rows, batch.edges[1], m)
-            messages = messages + self._from_relations(
-                states[m:], attention.relations, slots, matrices.relations
-            )
-            # attribute values hear nothing, so their message is the bias alone
-            silent = messages.new_zeros(len(self.place), self.hidden)
-            states = self.cell(F.relu(torch.cat([messages, silent]) + self.bias), states)
+                messages = messages + segment_sum(shares[:, None] * rows, bonds.targets, len(x))
+            x = self.cell(F.relu(messages), x)
             if keep:
-                kept.append(attention)
-        return states[:m], states[m:], kept
+                kept.append(Attention(shares, self._by_relation(of_values, values)))
+        return x, shared, values, kept
 
-    def _attention(self, states: Tensor, batch: GraphBatch, slots: Tensor) -> Attention:
-        m, (sources, targets) = len(slots), batch.edges
-        # a . [x_u || x_v] is the source's part and the target's part added
-        told, heard = (states @ self.attention.weight.view(2, -1).T).unbind(1)
-        bonds = F.leaky_relu(told[sources] + heard[targets], SLOPE)
-        of_slots = torch.cat([told[m:], told.new_full((1,), -torch.inf)])[slots]
-        scores = F.leaky_relu(of_slots + heard[:m, None], SLOPE)
-        none = (slots == len(self.place)).all(1, keepdim=True)
-        relations = scores.masked_fill(none, 0.0).softmax(1).masked_fill(none, 0.0)
-        return Attention(segment_softmax(bonds, targets, m), relations)
+    def _neighbourhoods(self, elements: Tensor) -> tuple[Tensor, Tensor]:
+        """(m, a + 1) bool, which attribute values an atom listens to, and (a,), which attribute values these are."""
+        has = self.has.index_select(0, elements)
+        if not _may_wait(elements):
+            return has, torch.arange(len(self.relation_of), device=elements.device)
+        # most batches have a few elements and a third of the attribute values
+        values = has[:, :-1].any(0).nonzero()[:, 0]
+        return has.index_select(1, F.pad(values, (0, 1), value=len(self.relation_of))), values
+
+    def _tell(self, shared: Tensor, values: Tensor) -> tuple[list[Told], Tensor]:
+        """What attribute values (a, d) tell in every step, and their states after the last."""
+        states = [shared]
+        for _ in range(self.steps):
+            # they hear nothing, so their message is the bias alone
+            states.append(self.cell(F.relu(self.bias).expand_as(shared), states[-1]))
+        told = torch.stack(states[:-1], dim=1)
+        matrices = self.relation_matrix(self.relations.weight)
+        messages = torch.bmm(told, matrices.index_select(0, self.relation_of.index_select(0, values)))
+        scores = told @ self.attention.weight[0, : self.hidden]
+        # what tells nothing is there for atoms without attribute values, whose softmax needs something to run over
+        by_step = zip(
+            F.pad(scores, (0, 0, 0, 1)).unbind(1), F.pad(messages, (0, 0, 0, 0, 0, 1)).unbind(1), strict=True
+        )
+        return [Told(*each) for each in by_step], states[-1]
 
     @staticmethod
-    def _from_bonds(x: Tensor, shares: Tensor, edges: Tensor, kinds: Tensor, matrices: Tensor) -> Tensor:
-        """(m, d): neighbours are summed for each kind of bond before their matrix, being linear, is applied."""
-        count, d, _ = matrices.shape
-        summed = segment_sum(shares[:, None] * x[edges[0]], edges[1] * count + kinds, len(x) * count)
-        return summed.view(len(x), count * d) @ matrices.view(count * d, d)
+    def _attention(source: Tensor, target: Tensor, bonds: Bonds) -> Tensor:
+        """(e,): the softmax over the bonds into an atom, from the parts of the score of both its ends."""
+        scores = source.index_select(0, bonds.sources) + target.index_select(0, bonds.targets)
+        return segment_softmax(F.leaky_relu(scores, SLOPE), bonds.targets, len(target))
 
-    def _from_relations(self, shared: Tensor, shares: Tensor, slots: Tensor, matrices: Tensor) -> Tensor:
-        """(m, d): the messages of all attribute values, weighed by the shares that each atom gives them."""
-        told = torch.bmm(shared[self.members], matrices).flatten(0, 1)[self.place]
-        spread = shares.new_zeros(len(slots), len(shared) + 1).scatter(1, slots, shares)
-        return spread[:, :-1] @ told
+    @staticmethod
+    def _from_bonds(x: Tensor, shares: Tensor, bonds: Bonds, matrices: Tensor) -> Tensor:
+        """(p, d): neighbours are summed in each group before the matrix of its kind is applied."""
+        weighed = shares[:, None] * x.index_select(0, bonds.sources)
+        summed = segment_sum(weighed, bonds.group, len(bonds.atoms))
+        by_kind = zip(torch.split_with_sizes(summed, bonds.sizes), matrices.unbind(), strict=True)
+        return torch.cat([rows @ matrix for rows, matrix in by_kind]) if bonds.sizes else summed
+
+    def _by_relation(self, shares: Tensor, values: Tensor) -> Tensor:
+        """(m, r): the shares (m, a + 1) of attribute values by their relation; 0 where an element has none."""
+        relations = shares.new_zeros(len(shares), self.slots.shape[1])
+        return relations.index_add(1, self.relation_of.index_select(0, values), shares[:, :-1])
 
 
-def _by_relation(relation_of: Tensor) -> tuple[Tensor, Tensor]:
-    """The attribute values of each relation, as many columns as the largest has, and where each value stands."""
-    groups = [(relation_of == relation).nonzero()[:, 0] for relation in range(int(relation_of.max()) + 1)]
-    most = max(map(len, groups))
-    members = torch.zeros(len(groups), most, dtype=torch.int64)
-    place = torch.empty_like(relation_of)
-    for relation, values in enumerate(groups):
-        members[relation, : len(values)] = values
-        place[values] = relation * most + torch.arange(len(values))
-    return members, place
+def _may_wait(tensor: Tensor) -> bool:
+    """Whether sizes may depend on what a tensor holds: a GPU would have to wait, an exported program cannot."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_exporting()
+
+
+def _grouped(edges: Tensor, kinds: Tensor, m: int, count: int) -> Bonds:
+    """The bonds of ``count`` kinds in groups: those that occur, or as many as there can be."""
+    sources, targets = edges
+    group, found, sizes = kinds * m + targets, torch.arange(m * count, device=kinds.device), [m] * count
+    if _may_wait(kinds):
+        found, group = torch.unique(group, return_inverse=True)
+        sizes = torch.bincount(found // max(m, 1), minlength=count).tolist()
+    used = [kind for kind, size in enumerate(sizes) if size]
+    sizes = [sizes[kind] for kind in used]
+    return Bonds(sources, targets, group, found % max(m, 1), used, sizes)

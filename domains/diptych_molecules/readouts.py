@@ -82,9 +82,11 @@ class Set2Set(nn.Module):
     ) -> Tensor:
         """What the queries (n, width) read: the softmax runs over atoms and shared parts together."""
         n = len(query)
-        scores = (x * query[graph]).sum(1)
+        scores = (x * query.index_select(0, graph)).sum(
+            1
+        )  # its gradient is quicker than that of query[graph]
         most = x.new_full((n,), -torch.inf).scatter_reduce(0, graph, scores.detach(), "amax")
-        if shared is None or present is None:
+        if shared is None or present is None or not len(shared):
             weights = (scores - most[graph]).exp()
             total, read = segment_sum(weights, graph, n), segment_sum(weights[:, None] * x, graph, n)
             return read / total.clamp(min=torch.finfo(x.dtype).tiny)[:, None]

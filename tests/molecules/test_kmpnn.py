@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diptych.errors import ConfigError, DataError
 from diptych.graphs.batch import GraphBatch, join
+from diptych_molecules import kmpnn
 from diptych_molecules.columns import ATOM_COLUMNS
 from diptych_molecules.elements import knowledge
 from diptych_molecules.kmpnn import KMPNN
@@ -29,6 +30,13 @@ def gradients(encoder: KMPNN, whole: Tensor, parts: Tensor) -> dict[str, Tensor]
     encoder.zero_grad()
     (whole.sin().sum() + parts.cos().sum()).backward()
     return {name: each.grad.clone() for name, each in encoder.named_parameters() if each.grad is not None}
+
+
+@pytest.fixture(params=["sizes that occur", "static sizes"], autouse=True)
+def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds on a CPU and, with static sizes, as on a GPU and in exported programs."""
+    if request.param == "static sizes":
+        monkeypatch.setattr(kmpnn, "_may_wait", lambda tensor: False)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-5)])
