@@ -19,7 +19,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2  # more threads than cores wait for one another: several times slower
 
 demo: setup
 	$(BIN)/diptych biosignals demo

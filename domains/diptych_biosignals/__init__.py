@@ -8,9 +8,9 @@ domain = Domain(
     extra="biosignals",
     recipe="diptych_biosignals.recipe:build",
     evaluators={
-        "linear": "diptych.evaluation.linear:linear",
-        "knn": "diptych.evaluation.knn:knn",
-        "finetune": "diptych_biosignals.finetune:finetune",
+        "linear": "diptych.evaluation.linear:LinearProbe",
+        "knn": "diptych.evaluation.knn:NearestNeighbours",
+        "finetune": "diptych_biosignals.finetune:SignalFineTuning",
         "retrieval": "diptych.evaluation.retrieval:retrieval",
     },
     demo="biosignals/demo.yaml",

@@ -2,133 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import nn
 
 from diptych.errors import ConfigError, DataError
-from diptych.evaluation.frozen import check_options
+from diptych.evaluation.frozen import Encoders
 from diptych.evaluation.table import Table
-from diptych.evaluation.target import check_samples
 from diptych.study import Indices, Study
 from diptych.words import Words
 from diptych_circuits.balanced.losses import ClassLoss
 from diptych_circuits.circuits import Circuits
-from diptych_circuits.coupling import MODES, input_notes
-from diptych_circuits.elsewhere import tested_elsewhere
-from diptych_circuits.evaluated import Between, circuit_study, coupling_targets
+from diptych_circuits.coupling import MODES
+from diptych_circuits.evaluated import coupling_targets
+from diptych_circuits.options import PairOptions
 from diptych_circuits.scored import compare_links
 from diptych_circuits.targets import Targets, check_targets, split_positions
-from diptych_circuits.trial import Mode, Options, Subgraphs, Trial
+from diptych_circuits.trial import Trial
 
 WORDS = Words(unit="design", recording="netlist", sample="pair")
 ROUNDS = 20  # draws of a negative pair before a coupling goes without
 
 
-def links(
-    study: Study,
-    encoder: nn.Module | Sequence[nn.Module],
-    *,
-    mode: Mode = "frozen",
-    between: Between = "terminals",
-    negatives: float = 1.0,
-    statistics: bool = True,
-    distances: bool = True,
-    loss: ClassLoss = "ce",
-    fractions: tuple[float, ...] = (1.0, 0.1),
-    seeds: int = 3,
-    draws: int = 500,
-    epochs: int = 30,
-    rate: float = 2e-3,
-    encoder_rate: float = 3e-4,
-    batch_size: int = 512,
-    hidden: int = 144,
-    dropout: float = 0.1,
-    subgraphs: Subgraphs = "whole",
-    tested: str | None = None,
-    run_splits: str | Path | None = None,
-    device: str = "auto",
-) -> Table:
+@dataclass(frozen=True, kw_only=True)
+class CouplingExistence(PairOptions):
     """Tell pairs that couple from pairs of the same kinds of nodes in the same netlist that do not.
 
     What an extractor dropped as too small counts as no coupling. Rows as in the evaluation of coupling capacitances,
     but for the mean of each kind, which here is a constant.
 
     Args:
-        study: The netlists and how to make an encoder.
-        encoder: The pretrained encoder, or a list with one from each pretraining seed. It is copied.
-        mode: frozen trains a head of two layers on the embeddings of both ends; trees boosted trees on their
-            principal components; downstream four SAGE layers and a
-            head on frozen embeddings; finetune the encoder and a head.
-        between: terminals takes couplings between pins and nets as they are, nets adds those of pins to their nets'.
-        negatives: Pairs without coupling for each coupling.
-        statistics: Give networks the statistics of nodes, their devices and nets beside the embeddings.
-        distances: Give heads what is known of the pair: hops, devices in common, a net in common.
-        loss: ce, balanced_softmax, released_balanced_softmax or focal.
-        fractions: Shares of the labelled training and validation designs to use.
-        seeds: Number of trainings of each row, each with its own head, order and draw of designs.
-        draws: Number of bootstrap resamples of the test designs.
         epochs: Passes over the training pairs; the epoch of the best validation score is kept.
-        rate: Learning rate (AdamW, cosine to 0) of all that is new.
-        encoder_rate: That of the encoder with finetune.
         batch_size: Pairs in a step, where steps are not whole netlists.
-        hidden: Width of heads and of the downstream network.
-        dropout: In heads and in the downstream network.
-        subgraphs: With downstream and finetune: whole netlists, or sampled surroundings, shared or disjoint.
-        tested: Path of other netlists to test on instead of the study's test designs; designs of theirs that the
-            study trains on or validates with are left out.
-        run_splits: splits.csv of the run that trained the encoder, to check that none of its training designs is
-            tested on.
-        device: Where to embed: auto, cpu, cuda.
-
-    Raises:
-        ConfigError: options that cannot be run.
-        DataError: netlists without couplings, or too few designs that have any.
+        negatives: Pairs without coupling for each coupling.
+        loss: ce, balanced_softmax, released_balanced_softmax or focal.
     """
-    if not negatives > 0:
-        raise ConfigError(
-            f"negatives: expected a number above 0 of pairs for each coupling; got {negatives:g}"
+
+    draws: int = 500
+    epochs: int = 30
+    negatives: float = 1.0
+    loss: ClassLoss = "ce"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.negatives > 0:
+            raise ConfigError(
+                f"negatives: expected a number above 0 of pairs for each coupling; got {self.negatives:g}"
+            )
+        self.check_loss(self.loss)
+
+    def __call__(self, study: Study, encoder: Encoders) -> Table:
+        """The table of the pretrained encoder, or of one from each pretraining seed. It is copied.
+
+        Raises DataError for netlists without couplings, or too few designs that have any.
+        """
+        study, notes = self.tested_study(study)
+        couplings = coupling_targets(study, self.between)
+        check_targets(couplings, "coupling capacitances", len(study.circuits.netlists))
+        targets, labels = with_negatives(study.circuits, couplings, self.negatives, seed=0)
+        trial = Trial(study, targets, labels, 2, self, loss=self.loss, distances=self.distances)
+        return compare_links(
+            trial.contenders(encoder),
+            targets,
+            labels,
+            title=f"existence of couplings between {self.between}: {MODES[self.mode]}, loss {self.loss}",
+            words=WORDS,
+            draws=self.draws,
+            notes=[
+                *notes,
+                f"{np.count_nonzero(labels == 0)} pairs without coupling beside {np.count_nonzero(labels)} couplings, "
+                "of the same kinds in the same netlists; what the extractor dropped as too small counts as none",
+                *self.input_notes(),
+            ],
         )
-    options = Options(
-        mode=mode,
-        statistics=statistics,
-        distances=distances,
-        loss=loss,
-        balance=False,
-        fractions=check_options(fractions, seeds),
-        seeds=seeds,
-        epochs=epochs,
-        rate=rate,
-        encoder_rate=encoder_rate,
-        batch_size=batch_size,
-        hidden=hidden,
-        dropout=dropout,
-        subgraphs=subgraphs,
-        device=device,
-    )
-    study, elsewhere = tested_elsewhere(circuit_study(study), tested)
-    notes = [*check_samples(study.samples, run_splits), *elsewhere]
-    couplings = coupling_targets(study, between)
-    check_targets(couplings, "coupling capacitances", len(study.circuits.netlists))
-    targets, labels = with_negatives(study.circuits, couplings, negatives, seed=0)
-    trial = Trial(study, targets, labels, 2, options)
-    return compare_links(
-        trial.contenders(encoder),
-        targets,
-        labels,
-        title=f"existence of couplings between {between}: {MODES[mode]}, loss {loss}",
-        words=WORDS,
-        draws=draws,
-        notes=[
-            *notes,
-            f"{np.count_nonzero(labels == 0)} pairs without coupling beside {np.count_nonzero(labels)} couplings, of "
-            "the same kinds in the same netlists; what the extractor dropped as too small counts as none",
-            *input_notes(options),
-        ],
-    )
 
 
 def with_negatives(

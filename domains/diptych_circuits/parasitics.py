@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,32 +35,17 @@ from diptych_circuits.evaluated import (
 from diptych_circuits.fitting import predict
 from diptych_circuits.heads import Head, Kept, Network
 from diptych_circuits.links_evaluated import with_negatives
+from diptych_circuits.options import Options
 from diptych_circuits.portions import Tables, node_rows, random_portions
 from diptych_circuits.ranges import Range, range_of
 from diptych_circuits.schema import Kind
 from diptych_circuits.study import CircuitStudy, Graphs
 from diptych_circuits.targets import Targets
-from diptych_circuits.trial import NODES_AT_ONCE, Options, Trial
+from diptych_circuits.trial import NODES_AT_ONCE, Trial
 
 NEGATIVES = 4.0  # pairs without coupling for each coupling
 BATCH = 16_384  # pairs that are predicted at once
-OPTIONS = Options(
-    mode="frozen",
-    statistics=True,
-    distances=True,
-    loss="mse",
-    balance=False,
-    fractions=(1.0,),
-    seeds=1,
-    epochs=40,
-    rate=2e-3,
-    encoder_rate=3e-4,
-    batch_size=512,
-    hidden=144,
-    dropout=0.1,
-    subgraphs="whole",
-    device="auto",
-)
+OPTIONS = Options(fractions=(1.0,), seeds=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +94,13 @@ def train_heads(study: CircuitStudy, encoder: nn.Module) -> dict[str, TrainedHea
 
 def _numbers(study: CircuitStudy, encoder: nn.Module, targets: Targets) -> TrainedHead:
     limits = range_of(targets.farad[targets.train])
-    trial = Trial(study, targets, limits.label(targets.farad), 0, OPTIONS)
+    trial = Trial(study, targets, limits.label(targets.farad), 0, OPTIONS, loss="mse", distances=True)
     return _trained(trial, encoder, {"low": limits.low, "high": limits.high})
 
 
 def _links(study: CircuitStudy, encoder: nn.Module, couplings: Targets) -> TrainedHead:
     targets, labels = with_negatives(study.circuits, couplings, NEGATIVES, seed=0)
-    trial = Trial(study, targets, labels, 2, replace(OPTIONS, loss="ce"))
+    trial = Trial(study, targets, labels, 2, OPTIONS, loss="ce", distances=True)
     kind, train = targets.kind[targets.train], labels[targets.train]
     coupled = np.bincount(kind[train == 1], minlength=len(KINDS))
     seen = np.bincount(kind[train == 0], minlength=len(KINDS))

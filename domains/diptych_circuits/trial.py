@@ -4,77 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diptych.errors import ConfigError
-from diptych.evaluation.frozen import encoders_of, random_encoder, torch_seed
+from diptych.evaluation.frozen import Encoders, check_options, encoders_of, random_encoder, torch_seed
 from diptych.evaluation.metrics import Floats
 from diptych.study import Indices
 from diptych_circuits import baselines
 from diptych_circuits.balanced.losses import ClassLoss, RegressionLoss, make_loss
 from diptych_circuits.downstream import Downstream
 from diptych_circuits.evaluated import features_of_pairs, node_statistics, surroundings_of
-from diptych_circuits.fitting import Fitting, Portions, fit, predict
+from diptych_circuits.fitting import Portions, fit, predict
 from diptych_circuits.heads import Encoding, Head, Kept, Network
+from diptych_circuits.options import Options
 from diptych_circuits.portions import Tables, netlist_portions, node_rows, random_portions, sampled_portions
 from diptych_circuits.scored import Predicted
 from diptych_circuits.study import CircuitStudy
 from diptych_circuits.targets import Targets
 
-Mode = Literal["frozen", "trees", "downstream", "finetune"]
-Subgraphs = Literal["whole", "shared", "disjoint"]
 PRETRAINED = "pretrained"
 RANDOM = "random weights"
 ALONE = "statistics alone, the same head"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of the evaluators of circuits, checked; see :func:`diptych_circuits.coupling.coupling`."""
-
-    mode: Mode
-    statistics: bool
-    distances: bool
-    loss: RegressionLoss | ClassLoss
-    balance: bool
-    fractions: tuple[float, ...]
-    seeds: int
-    epochs: int
-    rate: float
-    encoder_rate: float
-    batch_size: int
-    hidden: int
-    dropout: float
-    subgraphs: Subgraphs
-    device: str
-
-    def __post_init__(self) -> None:
-        for name, known in (("mode", Mode), ("subgraphs", Subgraphs)):
-            if getattr(self, name) not in get_args(known):
-                raise ConfigError(
-                    f"{name} is one of {', '.join(get_args(known))}; got {getattr(self, name)!r}"
-                )
-        least = {"batch_size": 2, "hidden": 1}
-        for name, number in least.items():
-            if getattr(self, name) < number:
-                raise ConfigError(f"{name}: expected at least {number}; got {getattr(self, name)}")
-        if self.mode == "trees" and self.loss not in ("mse", "ce"):
-            raise ConfigError(
-                f"boosted trees have their own loss, mse or ce; got {self.loss!r} with mode trees"
-            )
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"dropout is from 0 to below 1; got {self.dropout:g}")
-
-    @property
-    def fitting(self) -> Fitting:
-        """How networks are trained."""
-        return Fitting(epochs=self.epochs, rate=self.rate, encoder_rate=self.encoder_rate)
 
 
 class Trial:
@@ -86,13 +40,26 @@ class Trial:
         labels: (n,) numbers, or class codes.
         classes: 0 for numbers.
         options: The options.
+        loss: That heads are trained with.
+        distances: Whether heads are given what is known of a pair.
+        balance: Whether to train on as many targets of each kind as of the rarest.
     """
 
     def __init__(
-        self, study: CircuitStudy, targets: Targets, labels: Any, classes: int, options: Options
+        self,
+        study: CircuitStudy,
+        targets: Targets,
+        labels: Any,
+        classes: int,
+        options: Options,
+        *,
+        loss: RegressionLoss | ClassLoss,
+        distances: bool = False,
+        balance: bool = False,
     ) -> None:
         self.study, self.targets, self.classes, self.options = study, targets, classes, options
-        self.labels = labels
+        self.labels, self.loss, self.balance = labels, loss, balance
+        self.fractions = check_options(options.fractions, options.seeds)
         self.circuits = study.circuits
         # statistics that are the same for all training nodes say nothing, and might say something wrong elsewhere
         around = surroundings_of(self.circuits)
@@ -100,7 +67,7 @@ class Trial:
         self.columns = np.flatnonzero(np.ptp(statistics[self._training_nodes()], axis=0) > 0)
         self.statistics = statistics[:, self.columns]
         self.pairs = features_of_pairs(around, targets)
-        given = self.pairs if options.distances else self.pairs[:, :0]
+        given = self.pairs if distances else self.pairs[:, :0]
         self.tables = Tables(targets, given)
         self.wanted = torch.from_numpy(labels if classes else np.asarray(labels, np.float32))
 
@@ -109,12 +76,12 @@ class Trial:
         netlist = np.asarray(self.circuits.netlist)
         return np.flatnonzero(np.isin(netlist, netlist[self.targets.ends[self.targets.train, 0]]))
 
-    def contenders(self, encoder: nn.Module | Sequence[nn.Module]) -> list[Predicted]:
+    def contenders(self, encoder: Encoders) -> list[Predicted]:
         """All rows, those of the largest fraction first; the first row of each fraction is the pretrained one."""
         rows = self._boosted(encoder) if self.options.mode == "trees" else self._networks(encoder)
         features = baselines.join_features(self.statistics, self.pairs, self.targets)
         found: list[Predicted] = []
-        for fraction in self.options.fractions:
+        for fraction in self.fractions:
             for name, (repeats, predicted) in rows.items():
 
                 def trained(train: Indices, repeat: int, predicted: Fitted = predicted) -> Floats:
@@ -141,13 +108,13 @@ class Trial:
         wanted = self.wanted[torch.from_numpy(train)]
         with torch_seed(repeat):
             if self.classes:
-                loss = make_loss(options.loss, wanted, classes=self.classes)
+                loss = make_loss(self.loss, wanted, classes=self.classes)
             else:
-                loss = make_loss(options.loss, wanted)
+                loss = make_loss(self.loss, wanted)
             head = self.new_head(int(rows.width), wanted)  # type: ignore[arg-type]
             network = Network(rows, head)
             return fit(
-                network, loss, self.portions, self.wanted, train, validation, options.fitting, seed=repeat
+                network, loss, self.portions, self.wanted, train, validation, options.fitting(), seed=repeat
             )
 
     def new_head(self, width: int, wanted: Tensor) -> Head:
@@ -175,7 +142,7 @@ class Trial:
             return sampled_portions(self.tables, self.study.graphs, options.batch_size, disjoint=apart)
         return netlist_portions(self.tables, self.circuits, self.study.whole, NODES_OF_A_STEP)
 
-    def _networks(self, encoder: nn.Module | Sequence[nn.Module]) -> dict[str, tuple[int, Fitted]]:
+    def _networks(self, encoder: Encoders) -> dict[str, tuple[int, Fitted]]:
         """The rows that are networks: their name, number of repeats, and what trains one and predicts with it."""
         study, options = self.study, self.options
         encoders = encoders_of(encoder)
@@ -202,7 +169,7 @@ class Trial:
             rows[ALONE] = (options.seeds, fitted(lambda k: self.rows_of(nothing)))
         return rows
 
-    def _boosted(self, encoder: nn.Module | Sequence[nn.Module]) -> dict[str, tuple[int, Fitted]]:
+    def _boosted(self, encoder: Encoders) -> dict[str, tuple[int, Fitted]]:
         """The rows that are boosted trees on embeddings; each embedding is one repeat."""
         nodes = self._training_nodes()
 
@@ -255,7 +222,7 @@ class Trial:
         for repeat in range(repeats):
             draw = repeat % self.options.seeds
             train = targets.few(targets.train, fraction, draw)
-            if self.options.balance:
+            if self.balance:
                 train = targets.balanced(train, draw)
             predictions.append(predicted(train, repeat))
             samples.append(len(train))

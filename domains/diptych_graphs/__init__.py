@@ -8,9 +8,9 @@ domain = Domain(
     extra="graphs",
     recipe="diptych_graphs.recipe:build",
     evaluators={
-        "linear": "diptych.evaluation.linear:linear",
-        "knn": "diptych.evaluation.knn:knn",
-        "finetune": "diptych.evaluation.finetune:finetune",
+        "linear": "diptych.evaluation.linear:LinearProbe",
+        "knn": "diptych.evaluation.knn:NearestNeighbours",
+        "finetune": "diptych.evaluation.finetune:FineTuning",
         "retrieval": "diptych.evaluation.retrieval:retrieval",
     },
     demo="graphs/demo.yaml",

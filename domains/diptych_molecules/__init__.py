@@ -11,10 +11,10 @@ domain = Domain(
     extra="molecules",
     recipe="diptych_molecules.recipe:build",
     evaluators={
-        "linear": "diptych_molecules.evaluators:linear",
-        "knn": "diptych_molecules.evaluators:knn",
-        "mlp": "diptych_molecules.evaluators:mlp",
-        "finetune": "diptych_molecules.evaluators:finetune",
+        "linear": "diptych_molecules.evaluators.frozen:LinearProbe",
+        "knn": "diptych_molecules.evaluators.frozen:NearestNeighbours",
+        "mlp": "diptych_molecules.evaluators.networks:MLP",
+        "finetune": "diptych_molecules.evaluators.networks:FineTuning",
     },
     commands={
         "element": "diptych_molecules.elements:element",

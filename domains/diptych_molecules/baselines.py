@@ -24,6 +24,7 @@ from diptych.evaluation.classical import TREES, spread
 from diptych.evaluation.linear_model import fit_linear
 from diptych.evaluation.metrics import Floats
 from diptych.evaluation.target import Target
+from diptych.nearest import nearest
 from diptych.study import Indices
 from diptych_molecules.derived import descriptors
 from diptych_molecules.parse import again
@@ -58,9 +59,7 @@ def baseline_rows(
     Raises:
         ConfigError: an unknown name.
     """
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        raise ConfigError(f"there is no baseline {unknown[0]!r}; known: {', '.join(NAMES)}")
+    check_baselines(names)
     fits = _fits(molecules, tasks, names, threads)
     contenders = []
     for fraction in fractions:
@@ -70,6 +69,13 @@ def baseline_rows(
     return contenders, ["ECFP: Morgan fingerprints, radius 2, 2048 counts"] if {"forest", "linear"} & set(
         names
     ) else []
+
+
+def check_baselines(names: Sequence[str]) -> None:
+    """Raise ConfigError for a name that is no baseline's."""
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise ConfigError(f"there is no baseline {unknown[0]!r}; {nearest(unknown[0], NAMES)}")
 
 
 def ecfp(smiles: Sequence[str]) -> sp.csr_array:

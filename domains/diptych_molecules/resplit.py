@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from diptych.errors import ConfigError
@@ -15,7 +16,7 @@ from diptych_molecules.settings import Splitting
 from diptych_molecules.source import Molecules
 from diptych_molecules.splits import resolved
 
-Splits = Literal["own", "scaffold", "random"]
+Splits = Literal["own", "scaffold", "random", "rows"]
 
 
 def samples_of(molecules: Molecules, splits: Splits, seeds: Sequence[int]) -> dict[str, Samples]:
@@ -24,12 +25,16 @@ def samples_of(molecules: Molecules, splits: Splits, seeds: Sequence[int]) -> di
     Args:
         molecules: Of the study.
         splits: own is the study's; scaffold deals 80, 10 and 10 % out by Murcko scaffold, the largest first, and random
-            as many single molecules, as MoleculeNet does (Wu et al. 2018).
-        seeds: Of the splits; () is one split, for random that of seed 0.
+            as many single molecules, as MoleculeNet does (Wu et al. 2018). rows deals out rows of the file in NumPy's
+            ``RandomState(seed).permutation``, as published figures of random splits were made (dgllife): copies of a
+            molecule may be in training and in test.
+        seeds: Of the splits; () is one split, for random and rows that of seed 0.
 
     Raises:
         ConfigError: seeds for a split in which there is no chance, or a split without test molecules.
     """
+    if splits == "rows":
+        return {f"rows {seed}": _rows(molecules.samples, seed) for seed in dict.fromkeys(seeds or (0,))}
     if splits == "own":
         split = molecules.splitting
         if not len(molecules.samples.where("test")):
@@ -56,6 +61,35 @@ def samples_of(molecules: Molecules, splits: Splits, seeds: Sequence[int]) -> di
         f"{split.by} {seed}": _again(molecules, replace(split, seed=seed, salt=f"{split.salt} {seed}"))
         for seed in dict.fromkeys(seeds)
     }
+
+
+def copies_notes(molecules: Molecules, samples: Mapping[str, Samples]) -> list[str]:
+    """For each split with copies of one molecule in training and in test, how many test molecules have any."""
+    notes = []
+    for name, each in samples.items():
+        split = each.ids["split"]
+        tested = molecules.identity[split == "test"]
+        copies = int(np.isin(tested, molecules.identity[split == "train"]).sum())
+        if copies:
+            notes.append(
+                f"{name}: {copies} of {len(tested)} test rows are copies of training molecules, as in the literature's "
+                "random splits; --splits random keeps copies together"
+            )
+    return notes
+
+
+def _rows(samples: Samples, seed: int) -> Samples:
+    """80, 10 and 10 % of the rows; every row counts as a molecule of its own."""
+    count = len(samples)
+    train, validation = int(0.8 * count), int(0.1 * count)
+    order = np.random.RandomState(seed).permutation(count)
+    dealt = np.empty(count, object)
+    dealt[order[:train]] = "train"
+    dealt[order[train : train + validation]] = "validation"
+    dealt[order[train + validation :]] = "test"
+    units = [f"{row:010d}" for row in range(count)]
+    ids = samples.ids.assign(patient=units, recording=units, split=dealt)
+    return replace(samples, ids=ids, words=replace(samples.words, unit="row"))
 
 
 def _again(molecules: Molecules, split: Splitting) -> Samples:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from diptych.settings.config import parse_text
-from diptych.settings.plans import build, evaluator_settings, load_evaluator, plan_of_run, trained_encoder
+from diptych.settings.plans import (
+    build,
+    evaluator_settings,
+    load_evaluator,
+    plan_of_run,
+    trained_encoder,
+    with_options,
+)
 from diptych.settings.schema import Setting, form_of
 from diptych.settings.walk import Walk
 from diptych_pipelines import report
@@ -27,8 +35,8 @@ def evaluate(call: Call, evaluator: str, *, run: str, also: Sequence[str] = ()) 
         run: The folder of a finished run.
         also: Runs of the same config with other seeds, whose encoders are evaluated with it.
     """
-    function = load_evaluator(call.domain, evaluator)
-    settings = evaluator_settings(function)
+    loaded = load_evaluator(call.domain, evaluator)
+    settings = evaluator_settings(loaded)
     names = {each.name for each in settings}
     given = {key: text for key, text in call.overrides if key in names}
     for name, file in OF_THE_RUN.items():
@@ -36,13 +44,13 @@ def evaluate(call: Call, evaluator: str, *, run: str, also: Sequence[str] = ()) 
             given.setdefault(name, str(Path(run) / file))
     walk = Walk(every_key=[*names, "run", "also"])
     options = walk.settings(_parsed(given, settings), settings, "--")
+    bind = partial(with_options, loaded, {name: each.value for name, each in options.items()})
+    bound: Any = None if walk.faults else walk.called(bind, None, evaluator).value
     overrides = [(key, text) for key, text in call.overrides if key not in names]
     made = plan_of_run(call.domain, Path(run), overrides, walk.faults, more_keys=names)
     study = build(made)
     encoders = [trained_encoder(study, Path(each)) for each in (run, *also)]
-    table = function(
-        study, encoders if also else encoders[0], **{name: each.value for name, each in options.items()}
-    )
+    table = bound(study, encoders if also else encoders[0])
     print(table)
     _keep(table, Path(run), "-".join([evaluator, *([given["label"]] if "label" in given else [])]))
     report.write_report(Path(run))

@@ -13,8 +13,10 @@ class Domain:
     """What a domain declares. Every import path is text, ``"module:name"``, so that listing imports nothing heavy.
 
     ``recipe`` names a function whose typed signature is the YAML schema and the command line; it returns a
-    :class:`diptych.study.Study`. An evaluator takes ``(study, encoder, *, options)`` and returns a
-    :class:`diptych.evaluation.table.Table`; its keyword options are the command line's.
+    :class:`diptych.study.Study`. An evaluator is a frozen dataclass that is called with ``(study, encoder)`` and whose
+    fields are the command line's options, or a function ``(study, encoder, *, options)``; both return a
+    :class:`diptych.evaluation.table.Table`. Options that several evaluators share are fields of a dataclass that
+    theirs inherit from, and documented there once.
 
     ``commands`` are further commands of the domain, by name (``diptych NAME COMMAND``): functions whose positional
     parameters are the command's arguments and whose keyword-only parameters are its options. They print their

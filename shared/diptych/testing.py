@@ -22,8 +22,8 @@ from diptych.evaluation.table import Table
 from diptych.recipes import grid_width_of
 from diptych.runs import Run
 from diptych.settings.config import read_yaml
-from diptych.settings.plans import RUN_SECTIONS, plan
-from diptych.settings.schema import REQUIRED, Setting, form_of, settings_of
+from diptych.settings.plans import RUN_SECTIONS, evaluator_settings, plan
+from diptych.settings.schema import REQUIRED, Setting, call_of, form_of, settings_of
 from diptych.settings.shipped import find_config
 from diptych.study import Indices, Study
 from diptych.training import TrainerOptions, pretrain
@@ -129,16 +129,21 @@ def _recipe_problems(recipe: Callable[..., Any]) -> Iterator[str]:
 def _evaluator_problems(
     name: str, evaluator: Callable[..., Any], recipe: Callable[..., Any]
 ) -> Iterator[str]:
-    parameters = list(inspect.signature(evaluator).parameters.values())
     what = f"evaluator {name!r}"
-    if len(parameters) < 2 or any(each.kind is each.KEYWORD_ONLY for each in parameters[:2]):
-        yield f"{what}: expected (study, encoder, *, options)"
+    own = list(inspect.signature(evaluator).parameters.values())
+    call: Callable[..., Any] | None = evaluator
+    called, given = own[:2], own[2:]
+    if isinstance(evaluator, type):  # its call has no options, they are its fields
+        call = call_of(evaluator)
+        called, given = list(inspect.signature(call).parameters.values())[1:] if call else [], own
+    if len(called) != 2 or any(each.kind is each.KEYWORD_ONLY for each in called):
+        yield f"{what}: expected (study, encoder, *, options), or a dataclass that is called with (study, encoder)"
         return
-    if any(each.kind is not each.KEYWORD_ONLY for each in parameters[2:]):
+    if any(each.kind is not each.KEYWORD_ONLY for each in given):
         yield f"{what}: expected options after study and encoder to be keyword-only"
-    options = settings_of(evaluator, skip=2)
+    options = evaluator_settings(evaluator)
     yield from (f"{what}: {each}" for each in _signature_problems(evaluator, options))
-    if get_type_hints(evaluator).get("return") is not Table:
+    if get_type_hints(call).get("return") is not Table:
         yield f"{what}: expected the return type diptych.evaluation.table.Table"
     taken = {each.name for each in settings_of(recipe)} | set(RUN_SECTIONS) | {"run", "also"}
     for each in options:

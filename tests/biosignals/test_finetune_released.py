@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any
 
@@ -21,7 +20,7 @@ from diptych.evaluation import finetune as core
 from diptych.study import Indices, Samples, Study
 from diptych.types import Views
 from diptych_biosignals.encoder import DilatedEncoder
-from diptych_biosignals.finetune import HiddenMasking, ReleasedHead, finetune, hidden_masking
+from diptych_biosignals.finetune import HiddenMasking, ReleasedHead, SignalFineTuning, hidden_masking
 
 PATIENTS, STEPS = 40, 16
 
@@ -106,13 +105,6 @@ def test_only_the_dilated_encoder_is_fine_tuned_as_released() -> None:
         hidden_masking(nn.Linear(2, 2))
 
 
-def test_options_and_their_defaults_are_those_of_the_core() -> None:
-    ours, theirs = (inspect.signature(each).parameters for each in (finetune, core.finetune))
-    assert {name: ours[name].default for name in ours if name != "as_released"} == {
-        name: theirs[name].default for name in theirs
-    }
-
-
 @pytest.mark.parametrize("as_released", [False, True])
 def test_fine_tuning_uses_the_released_parts_only_on_request(
     study: Study, as_released: bool, monkeypatch: pytest.MonkeyPatch
@@ -126,17 +118,9 @@ def test_fine_tuning_uses_the_released_parts_only_on_request(
         return model
 
     monkeypatch.setattr(core, "tune", watched)
-    table = finetune(
-        study,
-        new_encoder(),
-        label="wave",
-        as_released=as_released,
-        seeds=1,
-        draws=50,
-        epochs=12,
-        rate=3e-3,
-        device="cpu",
-    )
+    table = SignalFineTuning(
+        label="wave", as_released=as_released, seeds=1, draws=50, epochs=12, rate=3e-3, device="cpu"
+    )(study, new_encoder())
     expected = (HiddenMasking, ReleasedHead) if as_released else (DilatedEncoder, nn.Linear)
     assert seen == [expected] * 2  # pretrained and from scratch
     assert table.score("pretrained", "AUROC").value > 0.7

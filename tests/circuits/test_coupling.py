@@ -9,11 +9,12 @@ from studies import EXAMPLES, QUICK, make_encoder, make_study
 
 from diptych.errors import ConfigError, DataError
 from diptych.study import Study
-from diptych_circuits.coupling import coupling
+from diptych_circuits.coupling import CouplingCapacitance
 from diptych_circuits.evaluated import coupling_targets
-from diptych_circuits.links_evaluated import links
+from diptych_circuits.links_evaluated import CouplingExistence
+from diptych_circuits.options import Options
 from diptych_circuits.portions import grouped, node_rows
-from diptych_circuits.trial import ALONE, Options, Trial, components
+from diptych_circuits.trial import ALONE, Trial, components
 
 SCHEMATIC = """.subckt inv{} a y vdd vss
 M1 y a vss vss nmos L=0.15u W=0.65u
@@ -29,16 +30,12 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(study):
-    return coupling(study, make_encoder(1), **QUICK)
+    return CouplingCapacitance(**QUICK)(study, make_encoder(1))
 
 
-def options_of(**changes):
-    given = {
-        "mode": "frozen", "statistics": True, "distances": True, "loss": "mse", "balance": False, "fractions": (1.0,),
-        "seeds": 1, "epochs": 2, "rate": 2e-3, "encoder_rate": 3e-4, "batch_size": 64, "hidden": 16, "dropout": 0.0,
-        "subgraphs": "whole", "device": "cpu",
-    }  # fmt: skip
-    return Options(**{**given, **changes})
+def trial_of(study, targets, labels, distances=True, **changes):
+    options = Options(**{**QUICK, "batch_size": 64, "hidden": 16, "dropout": 0.0, **changes})
+    return Trial(study, targets, labels, 0, options, loss="mse", distances=distances)
 
 
 def test_rows_are_the_encoder_its_rivals_and_paired_differences(table):
@@ -78,7 +75,7 @@ def test_labels_of_test_designs_change_no_prediction(study):
         changed = replace(targets, farad=farad)
         limits = np.log10(farad[targets.train])
         labels = (np.log10(farad) - limits.min()) / np.ptp(limits)
-        trial = Trial(study, changed, labels, 0, options_of())
+        trial = trial_of(study, changed, labels)
         found.append([row.predictions[0] for row in trial.contenders(encoder)])
     for before, after in zip(*found, strict=True):
         assert np.array_equal(before, after)
@@ -91,7 +88,7 @@ def test_subgraphs_whole_and_sampled_agree_where_sampling_takes_everything(study
     labels = np.random.default_rng(0).random(len(targets.farad))
     predictions = {}
     for subgraphs in ("whole", "shared", "disjoint"):
-        trial = Trial(study, targets, labels, 0, options_of(mode=mode, subgraphs=subgraphs, statistics=True))
+        trial = trial_of(study, targets, labels, mode=mode, subgraphs=subgraphs)
         torch.manual_seed(0)
         encoder = make_encoder(2)
         rows = trial.rows_of(trial.embedded(encoder)) if mode == "downstream" else trial._encoding(encoder)
@@ -110,7 +107,7 @@ def test_trees_on_embeddings_find_what_embeddings_know(study):
     targets = coupling_targets(study)
     labels = np.random.default_rng(0).random(len(study.circuits))
     told = labels[targets.ends].mean(axis=1)
-    trial = Trial(study, targets, told, 0, options_of(mode="trees", statistics=False, distances=False))
+    trial = trial_of(study, targets, told, mode="trees", statistics=False, distances=False)
     trial.embedded = lambda encoder: torch.from_numpy(
         np.column_stack([labels, labels**2, 1 - labels])
     ).float()
@@ -132,7 +129,7 @@ def test_finetuning_leaves_the_given_encoder_as_it_was(study):
     encoder = make_encoder(1)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     training = encoder.training
-    coupling(study, encoder, **QUICK, mode="finetune")
+    CouplingCapacitance(**QUICK, mode="finetune")(study, encoder)
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert encoder.training == training
 
@@ -155,7 +152,7 @@ def test_groups_hold_every_netlist_once_and_at_most_the_asked_nodes():
 def test_other_netlists_are_tested_but_for_training_designs(study, tmp_path):
     for source in sorted(EXAMPLES.glob("*.spice"))[::3]:
         (tmp_path / source.name).write_bytes(source.read_bytes())
-    table = coupling(study, make_encoder(1), **QUICK, between="nets", tested=str(tmp_path))
+    table = CouplingCapacitance(**QUICK, between="nets", tested=str(tmp_path))(study, make_encoder(1))
     ids = study.samples.ids.drop_duplicates("patient")
     assert 1 <= table.test_patients < len(list(tmp_path.glob("*.spice")))
     assert table.test_patients == sum(
@@ -169,7 +166,7 @@ def test_a_single_test_design_has_scores_and_no_intervals(study, tmp_path):
     source = EXAMPLES / "sky130_fd_sc_hd__a2111o_1_k25d_pex_netlist.spice"
     other = tmp_path / "other_cell.spice"
     other.write_text(source.read_text().replace("w=1 ", "w=1.1 "))
-    table = coupling(study, make_encoder(1), **QUICK, tested=str(other))
+    table = CouplingCapacitance(**QUICK, tested=str(other))(study, make_encoder(1))
     assert table.test_patients == 1
     score = table.score("pretrained", "MAE")
     assert (score.low, score.high) == (None, None)
@@ -178,7 +175,7 @@ def test_a_single_test_design_has_scores_and_no_intervals(study, tmp_path):
 
 
 def test_the_scale_of_the_release_leaves_couplings_beyond_it_out(study):
-    table = coupling(study, make_encoder(1), **QUICK, scale="release")
+    table = CouplingCapacitance(**QUICK, scale="release")(study, make_encoder(1))
     farad = coupling_targets(study).farad
     beyond = np.count_nonzero(farad >= 1e-15)
     assert any(
@@ -188,7 +185,7 @@ def test_the_scale_of_the_release_leaves_couplings_beyond_it_out(study):
 
 
 def test_links_are_told_apart_better_than_by_chance(study):
-    table = links(study, make_encoder(1), **QUICK)
+    table = CouplingExistence(**QUICK)(study, make_encoder(1))
     assert table.score("boosted trees on statistics", "AUROC").low > 0.5
     assert table.score("constant", "AUROC").value == pytest.approx(0.5)
 
@@ -213,12 +210,12 @@ def test_links_are_told_apart_better_than_by_chance(study):
 )
 def test_options_that_cannot_be_run_are_refused(study, changes, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        coupling(study, make_encoder(), **{**QUICK, **changes})
+        CouplingCapacitance(**{**QUICK, **changes})(study, make_encoder())
 
 
 def test_negatives_below_nothing_are_refused(study):
     with pytest.raises(ConfigError, match="negatives: expected a number above 0"):
-        links(study, make_encoder(), **QUICK, negatives=0.0)
+        CouplingExistence(**QUICK, negatives=0.0)(study, make_encoder())
 
 
 def test_a_study_of_something_else_is_refused(study):
@@ -230,7 +227,7 @@ def test_a_study_of_something_else_is_refused(study):
         plain=study.plain,
     )
     with pytest.raises(ConfigError, match="this evaluation needs a study of netlists; got a Study"):
-        coupling(other, make_encoder(), **QUICK)
+        CouplingCapacitance(**QUICK)(other, make_encoder())
 
 
 def test_schematics_without_parasitics_say_so(tmp_path):
@@ -241,4 +238,4 @@ def test_schematics_without_parasitics_say_so(tmp_path):
     with pytest.raises(
         DataError, match="none of the 12 netlists has coupling capacitances: they hold no parasitic"
     ):
-        coupling(bare, make_encoder(), **QUICK)
+        CouplingCapacitance(**QUICK)(bare, make_encoder())

@@ -5,7 +5,7 @@ from studies import QUICK, make_encoder, make_study
 
 from diptych.errors import ConfigError
 from diptych_circuits.evaluated import ground_targets
-from diptych_circuits.ground import ground
+from diptych_circuits.ground import GroundCapacitance
 from diptych_circuits.schema import Kind
 
 
@@ -15,7 +15,7 @@ def study(tmp_path_factory):
 
 
 def test_numbers_are_scored_on_nets_of_held_out_designs(study):
-    table = ground(study, make_encoder(1), **QUICK)
+    table = GroundCapacitance(**QUICK)(study, make_encoder(1))
     targets = ground_targets(study)
     assert table.test_samples == len(targets.test)
     assert "nets" in table.text()
@@ -25,7 +25,7 @@ def test_numbers_are_scored_on_nets_of_held_out_designs(study):
 
 
 def test_classes_are_scored_by_macro_f1(study):
-    table = ground(study, make_encoder(1), **QUICK, answer="class", loss="balanced_softmax")
+    table = GroundCapacitance(**QUICK, answer="class", loss="balanced_softmax")(study, make_encoder(1))
     assert table.metrics[0] == "macro F1"
     assert (
         table.score("boosted trees on statistics", "macro F1").value
@@ -35,7 +35,7 @@ def test_classes_are_scored_by_macro_f1(study):
 
 @pytest.mark.parametrize("mode", ["downstream", "finetune"])
 def test_networks_over_graphs_predict_nets_too(study, mode):
-    table = ground(study, make_encoder(1), **QUICK, mode=mode)
+    table = GroundCapacitance(**QUICK, mode=mode)(study, make_encoder(1))
     assert table.score("pretrained", "MAE").value > 0
 
 
@@ -52,4 +52,4 @@ def test_networks_over_graphs_predict_nets_too(study, mode):
 )
 def test_options_that_do_not_fit_are_refused(study, changes, message):
     with pytest.raises(ConfigError, match=message):
-        ground(study, make_encoder(), **{**QUICK, **changes})
+        GroundCapacitance(**{**QUICK, **changes})(study, make_encoder())

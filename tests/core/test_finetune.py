@@ -15,7 +15,7 @@ from torch import nn
 from diptych.data.identity import Split
 from diptych.errors import ConfigError, UserError
 from diptych.evaluation import metrics
-from diptych.evaluation.finetune import finetune
+from diptych.evaluation.finetune import FineTuning
 from diptych.evaluation.frozen import torch_seed
 from diptych.evaluation.table import Table
 from diptych.evaluation.target import prepare
@@ -35,7 +35,7 @@ FAST: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def sign() -> Table:
-    return finetune(STUDY, synthetic.knowing(), label="sign", **FAST)
+    return FineTuning(label="sign", **FAST)(STUDY, synthetic.knowing())
 
 
 def test_the_table_has_a_row_from_scratch(sign: Table) -> None:
@@ -47,13 +47,13 @@ def test_the_table_has_a_row_from_scratch(sign: Table) -> None:
 
 def test_the_same_seed_gives_the_same_numbers(sign: Table) -> None:
     torch.manual_seed(99)
-    assert finetune(STUDY, synthetic.knowing(), label="sign", **FAST).frame().equals(sign.frame())
+    assert FineTuning(label="sign", **FAST)(STUDY, synthetic.knowing()).frame().equals(sign.frame())
 
 
 def test_the_given_encoder_stays() -> None:
     encoder = synthetic.knowing()
     before = deepcopy(encoder.state_dict())
-    finetune(STUDY, encoder, label="sign", fractions=(1.0, 0.3), **(FAST | {"epochs": 1}))
+    FineTuning(label="sign", fractions=(1.0, 0.3), **FAST | {"epochs": 1})(STUDY, encoder)
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
     assert all(parameter.requires_grad for parameter in encoder.parameters())
 
@@ -77,7 +77,7 @@ def test_a_frozen_encoder_does_not_change_and_the_others_do() -> None:
 
 
 def test_a_frozen_encoder_has_its_own_name_in_the_table() -> None:
-    table = finetune(STUDY, synthetic.knowing(), label="sign", mode="frozen", **(FAST | {"epochs": 1}))
+    table = FineTuning(label="sign", mode="frozen", **FAST | {"epochs": 1})(STUDY, synthetic.knowing())
     assert table.rows[1].name == "random weights"
     assert "frozen" in table.title
 
@@ -142,7 +142,7 @@ def test_the_best_validation_epoch_is_kept(
 
 def test_without_validation_patients_the_last_epoch_is_kept_and_said() -> None:
     study = synthetic.study(split=Split(salt="synthetic", train=0.7, validation=0.0, test=0.3))
-    table = finetune(study, synthetic.knowing(), label="sign", **(FAST | {"epochs": 1, "seeds": 1}))
+    table = FineTuning(label="sign", **FAST | {"epochs": 1, "seeds": 1})(study, synthetic.knowing())
     assert "without validation patients the last epoch is kept" in table.notes
     assert "no labelled validation patients" in table.notes
 
@@ -195,7 +195,7 @@ def test_batch_norm_survives_a_last_batch_of_one_sample() -> None:
 
 def test_divergence_is_an_error() -> None:
     with pytest.raises(UserError, match="fine-tuning diverged: predictions are not finite; lower"):
-        finetune(STUDY, synthetic.knowing(), label="age", **(FAST | {"rate": 1e30, "head_rate": 1e30}))
+        FineTuning(label="age", **FAST | {"rate": 1e30, "head_rate": 1e30})(STUDY, synthetic.knowing())
 
 
 @pytest.mark.parametrize(
@@ -225,4 +225,4 @@ def test_a_head_that_cannot_be_made_is_refused(path: str, message: str) -> None:
 )
 def test_options_that_cannot_be_run_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        finetune(STUDY, synthetic.knowing(), **({"label": "sign"} | FAST | options))
+        FineTuning(**{"label": "sign"} | FAST | options)(STUDY, synthetic.knowing())

@@ -11,15 +11,17 @@ import pytest
 import synthetic_evaluation as synthetic
 import torch
 from references_evaluation import retrieve, vote
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from diptych.errors import ConfigError, DataError
 from diptych.evaluation.comparison import Contender, compare
-from diptych.evaluation.knn import knn, nearest_votes
-from diptych.evaluation.linear import linear
-from diptych.evaluation.linear_model import fit_linear
+from diptych.evaluation.knn import NearestNeighbours, nearest_votes
+from diptych.evaluation.linear import LinearProbe
+from diptych.evaluation.linear_model import STRENGTHS, fit_linear
 from diptych.evaluation.retrieval import chance_scores, retrieval, retrieval_scores
 from diptych.evaluation.table import Table
 from diptych.evaluation.target import prepare
@@ -31,7 +33,7 @@ FAST: dict[str, Any] = {"seeds": 2, "draws": 200, "device": "cpu"}
 
 @pytest.fixture(scope="module")
 def sign() -> Table:
-    return linear(STUDY, synthetic.knowing(), label="sign", fractions=(0.2, 1.0), **FAST)
+    return LinearProbe(label="sign", fractions=(0.2, 1.0), **FAST)(STUDY, synthetic.knowing())
 
 
 def test_the_table_has_every_row_at_every_fraction(sign: Table) -> None:
@@ -88,27 +90,27 @@ def test_repeats_and_patients_are_counted(sign: Table) -> None:
 
 def test_the_same_evaluation_gives_the_same_numbers(sign: Table) -> None:
     torch.manual_seed(123)
-    again = linear(STUDY, synthetic.knowing(), label="sign", fractions=(1.0, 0.2, 1.0), **FAST)
+    again = LinearProbe(label="sign", fractions=(1.0, 0.2, 1.0), **FAST)(STUDY, synthetic.knowing())
     assert again.frame().equals(sign.frame())
 
 
 def test_the_random_state_of_torch_stays() -> None:
     encoder = synthetic.knowing()
     before = torch.get_rng_state()
-    knn(STUDY, encoder, label="sign", **FAST)
+    NearestNeighbours(label="sign", **FAST)(STUDY, encoder)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("evaluate", [linear, knn])
-def test_a_label_without_signal_is_at_chance(evaluate: Callable[..., Table]) -> None:
-    score = evaluate(STUDY, synthetic.knowing(), label="noise", **FAST).score("pretrained", "AUROC")
+@pytest.mark.parametrize("evaluator", [LinearProbe, NearestNeighbours])
+def test_a_label_without_signal_is_at_chance(evaluator: Callable[..., Callable[..., Table]]) -> None:
+    score = evaluator(label="noise", **FAST)(STUDY, synthetic.knowing()).score("pretrained", "AUROC")
     assert score.low is not None
     assert score.high is not None
     assert score.low < 0.5 < score.high
 
 
 def test_numbers_are_regressed() -> None:
-    table = linear(STUDY, synthetic.knowing(), label="age", **FAST)
+    table = LinearProbe(label="age", **FAST)(STUDY, synthetic.knowing())
     assert list(table.metrics) == ["MAE", "R2", "Spearman", "RMSE"]
     names = [row.name for row in table.rows if not row.difference]
     assert names == ["pretrained", "random weights", "random forest", "ridge regression", "mean"]
@@ -120,8 +122,9 @@ def test_numbers_are_regressed() -> None:
 
 def test_several_pretraining_seeds_are_averaged() -> None:
     encoders = [synthetic.knowing(), synthetic.Encoder(), synthetic.knowing()]
-    table = knn(STUDY, encoders, label="sign", **FAST)
-    parts = [knn(STUDY, each, label="sign", **FAST).score("pretrained", "AUROC").value for each in encoders]
+    evaluate = NearestNeighbours(label="sign", **FAST)
+    table = evaluate(STUDY, encoders)
+    parts = [evaluate(STUDY, each).score("pretrained", "AUROC").value for each in encoders]
     score = table.score("pretrained", "AUROC")
     assert table.rows[0].repeats == 3
     assert score.value == pytest.approx(np.mean(parts))
@@ -129,13 +132,13 @@ def test_several_pretraining_seeds_are_averaged() -> None:
 
 
 def test_labels_within_patients_are_scored_per_recording() -> None:
-    table = knn(STUDY, synthetic.knowing(), label="state", **FAST)
+    table = NearestNeighbours(label="state", **FAST)(STUDY, synthetic.knowing())
     assert table.levels == ["recording", "sample"]
     assert table.score("pretrained", "accuracy").value > 0.9
 
 
 def test_a_study_without_features_says_so() -> None:
-    table = knn(synthetic.study(baseline=False), synthetic.knowing(), label="sign", **FAST)
+    table = NearestNeighbours(label="sign", **FAST)(synthetic.study(baseline=False), synthetic.knowing())
     names = [row.name for row in table.rows if not row.difference]
     assert names == ["pretrained", "random weights", "majority class"]
     assert "no classical baseline: this study has no hand-made features" in table.notes
@@ -144,12 +147,12 @@ def test_a_study_without_features_says_so() -> None:
 def test_features_that_do_not_fit_are_refused() -> None:
     short = replace(STUDY, baseline=lambda indices: Baseline(name="hrv", values=np.zeros((3, 2))))
     with pytest.raises(DataError, match=r"'hrv' has features of shape \(3, 2\) for 360 samples"):
-        linear(short, synthetic.knowing(), label="sign", **FAST)
+        LinearProbe(label="sign", **FAST)(short, synthetic.knowing())
     infinite = replace(
         STUDY, baseline=lambda rows: Baseline(name="hrv", values=np.full((len(rows), 1), np.inf))
     )
     with pytest.raises(DataError, match="'hrv' has infinite features; expected NaN"):
-        linear(infinite, synthetic.knowing(), label="sign", **FAST)
+        LinearProbe(label="sign", **FAST)(infinite, synthetic.knowing())
 
 
 def test_a_feature_that_is_always_missing_does_no_harm() -> None:
@@ -158,8 +161,8 @@ def test_a_feature_that_is_always_missing_does_no_harm() -> None:
         values = STUDY.baseline(rows).values
         return Baseline(name="one empty", values=np.column_stack([values, np.full(len(values), np.nan)]))
 
-    whole = linear(STUDY, synthetic.knowing(), label="sign", **FAST)
-    table = linear(replace(STUDY, baseline=features), synthetic.knowing(), label="sign", **FAST)
+    whole = LinearProbe(label="sign", **FAST)(STUDY, synthetic.knowing())
+    table = LinearProbe(label="sign", **FAST)(replace(STUDY, baseline=features), synthetic.knowing())
     expected = whole.score("logistic regression", "AUROC").value
     assert table.score("logistic regression", "AUROC").value == pytest.approx(expected)
 
@@ -177,9 +180,9 @@ def test_a_feature_that_is_always_missing_does_no_harm() -> None:
 )
 def test_options_that_cannot_be_run_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        linear(STUDY, synthetic.knowing(), **({"label": "sign"} | FAST | options))
+        LinearProbe(**{"label": "sign"} | FAST | options)(STUDY, synthetic.knowing())
     with pytest.raises(ConfigError, match="expected an encoder or several"):
-        linear(STUDY, [], label="sign")
+        LinearProbe(label="sign")(STUDY, [])
 
 
 def test_the_linear_probe_is_scikit_learn_with_a_chosen_strength() -> None:
@@ -200,6 +203,41 @@ def test_features_of_noise_choose_a_strong_penalty_and_clear_ones_a_weak_one() -
     assert fit_linear(noise, target, target.train).strength <= 1e-2
     clear = noise[:, :3] + 20 * target.codes[:, None]
     assert fit_linear(clear, target, target.train).strength >= 1
+
+
+@pytest.mark.parametrize("signal", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize("width", [5, 120])
+@pytest.mark.parametrize("label", ["sign", "number"])
+def test_the_chosen_strength_is_the_one_that_trying_all_would_choose(
+    label: str, width: int, signal: float
+) -> None:
+    """Every strength is fitted afresh on every fold, with a tight tolerance."""
+    target = prepare(STUDY.samples, "sign")
+    if label == "number":
+        drawn = np.random.default_rng(2).normal(size=len(target.rows))
+        target = replace(target, values=drawn + target.values, classes=())
+    features = np.random.default_rng(width).normal(size=(len(target.rows), width))
+    features[:, : width // 5] += signal * target.values[:, None]
+    x, y, patients = (each[target.train] for each in (features, target.values, target.patients))
+    splitter = (StratifiedGroupKFold if target.classes else GroupKFold)(5, shuffle=True, random_state=0)
+    losses = dict.fromkeys(STRENGTHS, 0.0)
+    for fitted, judged in splitter.split(x, y, patients):
+        for strength in STRENGTHS:
+            last = (
+                LogisticRegression(C=strength, max_iter=5000, tol=1e-7)
+                if target.classes
+                else Ridge(alpha=1 / strength)
+            )
+            model = make_pipeline(StandardScaler(), last).fit(x[fitted], y[fitted])
+            if target.classes:
+                losses[strength] += log_loss(y[judged], model.predict_proba(x[judged]), normalize=False)
+            else:
+                losses[strength] += float(((model.predict(x[judged]) - y[judged]) ** 2).sum())
+    chosen = fit_linear(features, target, target.train).strength
+    slack = (
+        0.002 * len(y) if target.classes else 0
+    )  # where classes part cleanly, every large C has next to no loss
+    assert losses[chosen] <= 1.002 * min(losses.values()) + slack
 
 
 def test_scale_and_shift_of_features_do_not_matter_to_the_probe() -> None:
@@ -286,7 +324,7 @@ def test_neighbours_of_the_same_patient_do_not_vote() -> None:
 @pytest.mark.parametrize("options", [{"neighbours": 0}, {"temperature": 0.0}])
 def test_bad_neighbour_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="neighbours are at least 1 and the temperature is above 0"):
-        knn(STUDY, synthetic.knowing(), label="sign", **FAST, **options)
+        NearestNeighbours(label="sign", **FAST, **options)(STUDY, synthetic.knowing())
 
 
 def rows_with_ids(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

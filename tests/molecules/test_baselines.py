@@ -104,7 +104,5 @@ def test_side_by_side_with_fingerprints_both_parts_are_used(study: MoleculeStudy
 
 
 def test_an_unknown_baseline_is_refused(study: MoleculeStudy) -> None:
-    with pytest.raises(
-        ConfigError, match="there is no baseline 'forrest'; known: forest, linear, boosting, constant"
-    ):
+    with pytest.raises(ConfigError, match="there is no baseline 'forrest'; did you mean 'forest'"):
         baseline_rows(study.molecules, tasks_of(study, "large"), ["forrest"], (1.0,), 1)

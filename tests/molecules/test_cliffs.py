@@ -8,8 +8,8 @@ import torch
 from evaluated_molecules import Counts, labelled, study_of
 
 from diptych.errors import ConfigError, DataError
-from diptych_molecules import evaluators
 from diptych_molecules.cliffs import marked_cliffs
+from diptych_molecules.evaluators.frozen import LinearProbe
 from diptych_molecules.scoring import Contender, Trial, compare_tasks
 from diptych_molecules.study import MoleculeStudy
 from diptych_molecules.tasks import prepare_tasks
@@ -48,16 +48,9 @@ def test_the_column_that_marks_them_is_no_task(study: MoleculeStudy) -> None:
 
     samples = replace(study.samples, labels=three)
     other = replace(study, samples=samples, molecules=replace(study.molecules, samples=samples))
-    table = evaluators.linear(
-        other,
-        Counts(),
-        task="regression",
-        seeds=1,
-        draws=20,
-        cliffs="cliff",
-        baselines=("constant",),
-        device="cpu",
-    )
+    table = LinearProbe(
+        task="regression", seeds=1, draws=20, cliffs="cliff", baselines=("constant",), device="cpu"
+    )(other, Counts())
     assert table.levels == [
         "molecule, mean of 2 tasks",
         "molecule, logp",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,9 @@ from torch import nn
 from diptych.errors import ConfigError, DataError
 from diptych.evaluation.bootstrap import patient_draws
 from diptych.evaluation.linear_model import fit_linear
-from diptych_molecules import evaluators
+from diptych.evaluation.table import Table
+from diptych_molecules.evaluators.frozen import LinearProbe, NearestNeighbours
+from diptych_molecules.evaluators.networks import MLP, FineTuning
 from diptych_molecules.overlap import FILE, overlap_notes
 from diptych_molecules.property import (
     Head,
@@ -293,8 +297,8 @@ def test_evaluators_print_the_rows_that_belong_in_every_table(study: MoleculeStu
     torch.manual_seed(1)
     encoder = Counts()
     before = deepcopy(encoder.state_dict())
-    table = evaluators.finetune(
-        study, encoder, targets=TWO, seeds=1, draws=20, epochs=2, baselines=("constant",), device="cpu"
+    table = FineTuning(targets=TWO, seeds=1, draws=20, epochs=2, baselines=("constant",), device="cpu")(
+        study, encoder
     )
     assert [row.name for row in table.rows] == [
         "pretrained",
@@ -305,36 +309,22 @@ def test_evaluators_print_the_rows_that_belong_in_every_table(study: MoleculeStu
     assert table.levels == [mean_level(tasks_of(study, TWO)), "molecule, large", "molecule, nitrogen"]
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert table.score("majority class", "AUROC").value == 0.5
-    frozen = evaluators.linear(
-        study,
-        encoder,
-        targets=("logp",),
-        seeds=2,
-        draws=20,
-        fused=True,
-        baselines=("constant",),
-        device="cpu",
-    )
+    frozen = LinearProbe(
+        targets=("logp",), seeds=2, draws=20, fused=True, baselines=("constant",), device="cpu"
+    )(study, encoder)
     names = ["pretrained", "random weights", "pretrained + ECFP", "mean"]
     assert [row.name for row in frozen.rows][:4] == names
     assert [row.repeats for row in frozen.rows][:4] == [1, 2, 1, 1]
     assert frozen.score("pretrained", "RMSE").value < frozen.score("mean", "RMSE").value
 
 
-@pytest.mark.parametrize("name", ["knn", "mlp"])
-def test_other_frozen_evaluators_see_what_the_embeddings_tell(study: MoleculeStudy, name: str) -> None:
+@pytest.mark.parametrize("evaluator", [NearestNeighbours, partial(MLP, epochs=60, rate=0.01)])
+def test_other_frozen_evaluators_see_what_the_embeddings_tell(
+    study: MoleculeStudy, evaluator: Callable[..., Callable[..., Table]]
+) -> None:
     torch.manual_seed(1)
-    options = {"epochs": 60, "rate": 0.01} if name == "mlp" else {}
-    table = getattr(evaluators, name)(
-        study,
-        Counts(),
-        targets=("large",),
-        seeds=1,
-        draws=20,
-        baselines=("constant",),
-        device="cpu",
-        **options,
-    )
+    evaluate = evaluator(targets=("large",), seeds=1, draws=20, baselines=("constant",), device="cpu")
+    table = evaluate(study, Counts())
     assert table.score("pretrained", "AUROC").value > 0.7
     assert [row.name for row in table.rows][:3] == ["pretrained", "random weights", "majority class"]
 
@@ -345,9 +335,28 @@ def test_networks_refuse_what_they_cannot_do(study: MoleculeStudy) -> None:
     with pytest.raises(
         ConfigError, match="'third' has 3 classes; networks are trained on two classes or numbers"
     ):
-        evaluators.mlp(three, Counts(), targets=("third",), task="classification", device="cpu")
+        MLP(targets=("third",), task="classification", device="cpu")(three, Counts())
     with pytest.raises(ConfigError, match="epochs and patience are at least 1, batch_size at least 2"):
         replace(QUICK, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "options", "message"),
+    [
+        (LinearProbe, {"strengths": (0.0,)}, "the strengths C to choose from are positive numbers"),
+        (LinearProbe, {"fractions": (2.0,)}, "label fractions are above 0 and at most 1, such as 1.0 and 0.1; got 2"),
+        (NearestNeighbours, {"neighbours": 0}, "neighbours are at least 1 and the temperature is above 0; got 0 and"),
+        (MLP, {"hidden": 0}, "an mlp has at least 1 hidden unit; got 0"),
+        (MLP, {"rate": 0.0}, "learning rates are above 0, .* got rate 0, head_rate 0, "),
+        (FineTuning, {"head_rate": -1.0}, "learning rates are above 0, .* got rate 0.0001, head_rate -1, "),
+        (FineTuning, {"seeds": 0}, "the number of seeds is at least 1; got 0"),
+    ],
+)  # fmt: skip
+def test_options_that_cannot_be_run_are_refused_before_data_are_read(
+    evaluator: type, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluator(**options)
 
 
 def test_the_overlap_with_pretraining_is_counted_by_molecule_and_by_scaffold(

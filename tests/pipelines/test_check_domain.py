@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import wraps
 from importlib import import_module
 from types import ModuleType
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from diptych.data.quarantine import Quarantine
+from diptych.evaluation.table import Table
 from diptych.study import Samples, Study
 from diptych.testing import check_domain
 from diptych.types import Encoded, Views
@@ -99,6 +100,86 @@ def test_signatures_must_be_typed_and_documented(sines, monkeypatch):
         "evaluator 'nearest': the option 'data' is also a setting of a run",
     ):
         broken(sines.domain, message)
+
+
+@dataclass(frozen=True)
+class Loose:
+    """Counts something.
+
+    Args:
+        speed: In steps a second.
+    """
+
+    speed: float = 1.0
+    data: int = 0
+
+    def __call__(self, study: Study, encoder: nn.Module) -> int:
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncalled:
+    """Nothing to call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greedy:
+    """Takes an option when it is called."""
+
+    def __call__(self, study: Study, encoder: nn.Module, speed: float = 1.0) -> Table:
+        raise AssertionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting:
+    """Counts something.
+
+    Args:
+        speed: In steps a second.
+    """
+
+    speed: float = 1.0
+
+    def __call__(self, study: Study, encoder: nn.Module) -> Table:
+        raise AssertionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inheriting(Counting):
+    """Counts something else, as fast."""
+
+
+WRONG_CALL = "expected (study, encoder, *, options), or a dataclass that is called with (study, encoder)"
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "messages"),
+    [
+        (
+            Loose,
+            [
+                "expected options after study and encoder to be keyword-only",
+                "data is missing in the Args of Loose",
+                "expected the return type diptych.evaluation.table.Table",
+                "the option 'data' is also a setting of a run",
+            ],
+        ),
+        (Uncalled, [WRONG_CALL]),
+        (Greedy, [WRONG_CALL]),
+        (Counting, []),
+        (Inheriting, []),
+    ],
+)
+def test_evaluators_that_are_dataclasses_are_checked_too(sines, monkeypatch, evaluator, messages):
+    monkeypatch.setattr(sys.modules["diptych_sines.learning"], "nearest", evaluator)
+    if not messages:
+        check_domain(sines.domain)
+        return
+    with pytest.raises(AssertionError) as raised:
+        check_domain(sines.domain)
+    told = [line.partition("evaluator 'nearest': ")[2] for line in str(raised.value).splitlines()[1:]]
+    assert len(told) == len(messages)
+    assert all(map(str.startswith, told, messages))
 
 
 def test_a_training_that_changes_nothing_is_told(sines):

@@ -167,6 +167,26 @@ def test_evaluate_tells_all_that_is_wrong_with_its_options(demo, diptych):
         assert message in result.err
 
 
+def test_an_option_that_an_evaluator_refuses_is_told_before_data_are_read(demo, diptych):
+    _, run = demo
+    words = ["--label", "pitch", "--data.path", "/nowhere", "--strengths", "[0.0]"]
+    result = diptych("sines", "evaluate", "linear", "--run", str(run), *words)
+    assert result.code == 2
+    [line] = [line for line in result.err.splitlines() if "strengths" in line]
+    assert line == "  linear: the strengths C to choose from are positive numbers; expected at least one"
+    assert "nothing was read or written" in result.err
+    more = diptych("sines", "evaluate", "linear", "--run", str(run), *words, "--data.sede", "1")
+    assert f"2 faults in {run / 'config.yaml'} and the command line" in more.err
+    assert line in more.err
+
+
+def test_an_evaluator_that_is_a_function_says_what_it_refuses_when_it_runs(demo, diptych):
+    _, run = demo
+    result = diptych("sines", "evaluate", "nearest", "--run", str(run), "--label", "tone")
+    assert result.code == 2
+    assert "there is no label 'tone'; the config has pitch" in result.err
+
+
 def test_a_run_goes_on_from_the_weights_of_another(demo, diptych, here):
     _, run = demo
     given = str(run / "encoder.safetensors")

@@ -13,6 +13,7 @@ from torch import nn
 
 from diptych.method import OptimizerFactory, ScheduleFactory
 from diptych.settings.config import overridden, parse_yaml, resolve
+from diptych.settings.plans import evaluator_settings, with_options
 from diptych.settings.schema import form_of, settings_of, spell
 
 
@@ -185,6 +186,50 @@ def test_what_a_dataclass_inherits_keeps_its_explanation():
         ("high", "Hz."),
         ("notch", "Mains frequency in Hz."),
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Narrow(Band):
+    """A band that says anew what an inherited field means, and gives another default.
+
+    Args:
+        high: Hz, of a narrow band.
+    """
+
+    high: float = 1.0
+
+
+def test_a_dataclass_may_say_anew_what_it_inherits():
+    assert [(each.name, each.default, each.doc) for each in settings_of(Narrow)] == [
+        ("low", 0.5, "Hz."),
+        ("high", 1.0, "Hz, of a narrow band."),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting(Band):
+    """An evaluator that is a dataclass."""
+
+    def __call__(self, study: str, encoder: str) -> tuple[object, ...]:
+        return study, encoder, self.low, self.high
+
+
+def counting(study: str, encoder: str, *, low: float = 0.5, high: float = 40.0) -> tuple[object, ...]:
+    """An evaluator that is a function.
+
+    Args:
+        study: Anything.
+        encoder: Anything.
+        low: Hz.
+        high: Hz.
+    """
+    return study, encoder, low, high
+
+
+def test_an_evaluator_is_a_dataclass_or_a_function():
+    assert evaluator_settings(Counting) == evaluator_settings(counting)
+    for evaluator in (Counting, counting):
+        assert with_options(evaluator, {"high": 9.0})("study", "encoder") == ("study", "encoder", 0.5, 9.0)
 
 
 class Grid(nn.Module):

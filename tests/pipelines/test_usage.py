@@ -53,6 +53,20 @@ def test_evaluate_help_lists_the_evaluators_then_the_options_of_one(diptych):
     assert "--data.path" in one
 
 
+def test_help_explains_what_an_evaluator_inherits_and_what_it_says_anew(diptych):
+    linear, nearest = (
+        " ".join(diptych("sines", "evaluate", each, "--help").out.split()) for each in ("linear", "nearest")
+    )
+    assert "--draws INTEGER Number of bootstrap resamples of the test patients (default: 2000)" in linear
+    assert "--fractions VALUE Shares of the labelled training patients to fit on; a list of numbers" in linear
+    assert linear.index("--label TEXT Name of the label to predict (required)") < linear.index("--strengths")
+    # of a function, options are what follows study and encoder
+    assert (
+        "options of nearest: --label TEXT Name of the label (required) --device TEXT Where to embed"
+        in nearest
+    )
+
+
 def test_without_a_command_the_overview_is_printed(diptych):
     result = diptych()
     assert result.code == 2

@@ -1,9 +1,10 @@
-"""What evaluations of frozen encoders share: embed once, fit something small for every fraction and draw."""
+"""What evaluations share: options, encoders, seeds; frozen ones embed once and fit for every fraction and draw."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,14 @@ from diptych.evaluation.table import Table
 from diptych.evaluation.target import Target, Task, prepare
 from diptych.study import Indices, Study
 
+# one encoder, or one from each of several pretraining seeds
+Encoders = nn.Module | Sequence[nn.Module]
 # features (n, d), label, positions of the training samples, seed -> predictions for target.test
 Predict = Callable[[Floats, Target, Indices, int], Floats]
 
 
-def encoders_of(encoder: nn.Module | Sequence[nn.Module]) -> list[nn.Module]:
-    """One encoder, or one from each of several pretraining seeds."""
+def encoders_of(encoder: Encoders) -> list[nn.Module]:
+    """The encoders as a list, also where there is one."""
     if isinstance(encoder, nn.Module) and not isinstance(encoder, nn.ModuleList):
         return [encoder]
     encoders = list(encoder)
@@ -61,30 +64,60 @@ def check_options(fractions: Sequence[float], seeds: int) -> tuple[float, ...]:
     return tuple(sorted(set(fractions), reverse=True))
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelEvaluation:
+    """What every evaluation of one label is told; an evaluator is a dataclass that inherits it and adds what it needs.
+
+    Args:
+        label: Name of the label to predict.
+        task: classification, regression, or auto: text is classes, numbers are regression.
+        fractions: Shares of the labelled training patients to use.
+        seeds: Number of random encoders, of draws of patients below 100 %, and of forests.
+        draws: Number of bootstrap resamples of the test patients.
+        run_splits: splits.csv of the run that trained the encoder, to check that none of its training
+            patients is tested on.
+        device: Where to compute: auto, cpu, cuda.
+
+    Raises:
+        ConfigError: options that cannot be run.
+    """
+
+    label: str
+    task: Task = "auto"
+    fractions: tuple[float, ...] = (1.0,)
+    seeds: int = 5
+    draws: int = 2000
+    run_splits: str | Path | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_options(self.fractions, self.seeds)
+
+    def prepared(self, study: Study) -> Target:
+        """The label, checked. Raises what :func:`diptych.evaluation.target.prepare` raises."""
+        return prepare(study.samples, self.label, self.task, self.run_splits)
+
+
 def evaluate_frozen(
+    options: LabelEvaluation,
     study: Study,
-    encoder: nn.Module | Sequence[nn.Module],
+    encoder: Encoders,
     predict: Predict,
     *,
-    title: str,
-    label: str,
-    task: Task,
-    fractions: Sequence[float],
-    seeds: int,
-    draws: int,
-    run_splits: str | Path | None,
-    device: str,
+    what: str,
     notes: list[str],
 ) -> Table:
-    """The table of a method that fits ``predict`` on embeddings; options as in ``diptych.evaluation.linear``.
+    """The table of a method that fits ``predict`` on embeddings; ``what`` names it.
 
     ``notes`` may be extended by ``predict`` while it runs.
     """
-    fractions = check_options(fractions, seeds)
+    fractions, seeds = check_options(options.fractions, options.seeds), options.seeds
     encoders = encoders_of(encoder)
-    target = prepare(study.samples, label, task, run_splits)
-    pretrained = [_features(study, each, target, device) for each in encoders]
-    untrained = [_features(study, random_encoder(study, seed), target, device) for seed in range(seeds)]
+    target = options.prepared(study)
+    pretrained = [_features(study, each, target, options.device) for each in encoders]
+    untrained = [
+        _features(study, random_encoder(study, seed), target, options.device) for seed in range(seeds)
+    ]
     classical, remarks = classical_contenders(study, target, fractions, seeds)
     contenders: list[Contender] = []
     for fraction in fractions:
@@ -96,7 +129,8 @@ def evaluate_frozen(
 
             contenders.append(over_draws(name, target, fraction, repeats, seeds, fit))
         contenders += [each for each in classical if each.fraction == fraction]
-    return compare(target, contenders, title=title, draws=draws, notes=[*notes, *remarks])
+    title = f"{options.label}: {what}"
+    return compare(target, contenders, title=title, draws=options.draws, notes=[*notes, *remarks])
 
 
 def _features(study: Study, encoder: nn.Module, target: Target, device: str) -> Floats:

@@ -6,82 +6,60 @@ Instance Discrimination, 2018, and Caron et al. (DINO), 2021.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from diptych.errors import ConfigError, DataError
-from diptych.evaluation.frozen import evaluate_frozen
+from diptych.evaluation.frozen import Encoders, LabelEvaluation, evaluate_frozen
 from diptych.evaluation.metrics import Floats
 from diptych.evaluation.table import Table
-from diptych.evaluation.target import Target, Task
+from diptych.evaluation.target import Target
 from diptych.study import Indices, Study
 
 BLOCK = 8_000_000  # similarities held at once: 64 MB
 
 
-def knn(
-    study: Study,
-    encoder: nn.Module | Sequence[nn.Module],
-    *,
-    label: str,
-    task: Task = "auto",
-    fractions: tuple[float, ...] = (1.0,),
-    seeds: int = 5,
-    draws: int = 2000,
-    neighbours: int = 20,
-    temperature: float = 0.07,
-    run_splits: str | Path | None = None,
-    device: str = "auto",
-) -> Table:
+@dataclass(frozen=True, kw_only=True)
+class NearestNeighbours(LabelEvaluation):
     """Vote of the nearest training samples by cosine similarity, never of the same patient.
 
     Rows as in the linear probe. Embeddings are scaled to length 1 and not standardised.
 
     Args:
-        study: The data and how to make an encoder.
-        encoder: The pretrained encoder, or a list with one from each pretraining seed.
-        label: Name of the label to predict.
-        task: classification, regression, or auto: text is classes, numbers are regression.
         fractions: Shares of the labelled training patients to look for neighbours among.
-        seeds: Number of random encoders, of draws of patients below 100 %, and of forests.
-        draws: Number of bootstrap resamples of the test patients.
         neighbours: Number of neighbours that vote; all where there are fewer.
         temperature: A neighbour's vote is exp(similarity / temperature).
-        run_splits: splits.csv of the run that trained the encoder, to check that none of its training
-            patients is tested on.
-        device: Where to embed: auto, cpu, cuda.
     """
 
-    def predict(features: Floats, target: Target, train: Indices, seed: int) -> Floats:
-        values = np.eye(len(target.classes))[target.codes[train]] if target.classes else target.values[train]
-        return nearest_votes(
-            features[train],
-            values,
-            target.patients[train],
-            features[target.test],
-            target.patients[target.test],
-            neighbours=neighbours,
-            temperature=temperature,
-        )
+    neighbours: int = 20
+    temperature: float = 0.07
 
-    return evaluate_frozen(
-        study,
-        encoder,
-        predict,
-        title=f"{label}: {neighbours} nearest neighbours",
-        label=label,
-        task=task,
-        fractions=fractions,
-        seeds=seeds,
-        draws=draws,
-        run_splits=run_splits,
-        device=device,
-        notes=[f"neighbours by cosine similarity, not standardised, temperature {temperature:g}"],
-    )
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_votes(self.neighbours, self.temperature)
+
+    def __call__(self, study: Study, encoder: Encoders) -> Table:
+        """The table of the pretrained encoder, or of one from each pretraining seed."""
+
+        def predict(features: Floats, target: Target, train: Indices, seed: int) -> Floats:
+            values = (
+                np.eye(len(target.classes))[target.codes[train]] if target.classes else target.values[train]
+            )
+            return nearest_votes(
+                features[train],
+                values,
+                target.patients[train],
+                features[target.test],
+                target.patients[target.test],
+                neighbours=self.neighbours,
+                temperature=self.temperature,
+            )
+
+        notes = [f"neighbours by cosine similarity, not standardised, temperature {self.temperature:g}"]
+        what = f"{self.neighbours} nearest neighbours"
+        return evaluate_frozen(self, study, encoder, predict, what=what, notes=notes)
 
 
 def nearest_votes(
@@ -111,10 +89,7 @@ def nearest_votes(
     Raises:
         DataError: a query has no key of another patient.
     """
-    if neighbours < 1 or temperature <= 0:
-        raise ConfigError(
-            f"neighbours are at least 1 and the temperature is above 0; got {neighbours} and {temperature:g}"
-        )
+    check_votes(neighbours, temperature)
     keys, queries = unit_length(keys), unit_length(queries)
     step = max(1, BLOCK // len(keys))
     blocks = []
@@ -135,6 +110,14 @@ def nearest_votes(
         weight /= weight.sum(axis=1, keepdims=True)
         blocks.append(np.einsum("mk,mk...->m...", weight, values[nearest]))
     return np.concatenate(blocks)
+
+
+def check_votes(neighbours: int, temperature: float) -> None:
+    """Raise ConfigError where nobody would vote, or no vote would have a weight."""
+    if neighbours < 1 or temperature <= 0:
+        raise ConfigError(
+            f"neighbours are at least 1 and the temperature is above 0; got {neighbours} and {temperature:g}"
+        )
 
 
 def unit_length(rows: Floats) -> Floats:

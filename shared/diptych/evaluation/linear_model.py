@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from diptych.study import Indices
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of logistic regression; ridge takes alpha = 1 / C
 FOLDS = 5
 STEPS = 2000  # of lbfgs
-PATIENCE = 2  # larger C are not tried after so many that were worse than the best: they are the slow ones
+TOLERANCE = 1e-3  # of lbfgs within folds, in float32: between two C the folds' loss differs by far more
 SMALLEST = 1e-15  # probability in the log loss of a class that a fold did not know
 
 
@@ -75,11 +75,11 @@ def fit_linear(
     faults: list[str] = []
     folds = _folds(y, patients, classes, seed)
     if folds:
-        losses = np.zeros(len(strengths))
-        for fitted, judged in folds:
-            steps = _steps(impute, standardise)
-            losses += _path_losses(x, y, fitted, judged, classes, strengths, steps)
-        best = int(np.argmin(losses))
+        sides = [
+            _Fold.of(x, y, fitted, judged, _steps(impute, standardise), np.float32 if classes else np.float64)
+            for fitted, judged in folds
+        ]
+        best = _best(sides, classes, strengths)
         if best in (0, len(strengths) - 1):
             faults.append(f"the chosen C is at the edge of the grid ({strengths[best]:g})")
         strength = strengths[best]
@@ -124,35 +124,53 @@ def _with_two_classes(
     return ((fitted, judged) for fitted, judged in folds if len(judged) and len(np.unique(y[fitted])) > 1)
 
 
-def _path_losses(
-    x: Any,
-    y: Floats,
-    fitted: NDArray[np.int64],
-    judged: NDArray[np.int64],
-    classes: int,
-    strengths: Sequence[float],
-    steps: Pipeline,
-) -> Floats:
-    """Summed loss on the judged samples for each strength, each fit starting from the one before."""
-    seen, unseen = steps.fit_transform(x[fitted]), steps.transform(x[judged])
-    losses = np.full(len(strengths), np.inf)
-    model: Any = None
-    for place, strength in enumerate(strengths):
-        if model is None or not classes:
-            model = _model(classes, strength)
-        else:
-            model.set_params(C=strength)
-        _fit(model, seen, y[fitted], classes)
-        predicted = _predict(model, unseen, classes)
-        if classes:
-            chances = predicted[np.arange(len(judged)), y[judged].astype(np.int64)]
-            losses[place] = -np.log(np.maximum(chances, SMALLEST)).sum()
-        else:
-            losses[place] = ((predicted - y[judged]) ** 2).sum()
-        if place - int(np.argmin(losses)) >= PATIENCE:
-            losses[place + 1 :] = losses[place]
+class _Fold(NamedTuple):
+    """The features of both sides of a fold, and the labels."""
+
+    seen: Any
+    seen_y: Floats
+    judged: Any
+    judged_y: Floats
+
+    @classmethod
+    def of(
+        cls,
+        x: Any,
+        y: Floats,
+        fitted: NDArray[np.int64],
+        judged: NDArray[np.int64],
+        steps: Pipeline,
+        dtype: type[np.floating],
+    ) -> _Fold:
+        seen = steps.fit_transform(x[fitted]).astype(dtype)
+        return cls(seen, y[fitted], steps.transform(x[judged]).astype(dtype), y[judged])
+
+    def loss(self, model: Any, classes: int) -> float:
+        """The summed loss on the judged samples of a model that is fitted here."""
+        _fit(model, self.seen, self.seen_y, classes)
+        predicted = _predict(model, self.judged, classes)
+        if not classes:
+            return float(((predicted - self.judged_y) ** 2).sum())
+        chances = predicted[np.arange(len(predicted)), self.judged_y.astype(np.int64)]
+        return float(-np.log(np.maximum(chances, SMALLEST)).sum())
+
+
+def _best(folds: Sequence[_Fold], classes: int, strengths: Sequence[float]) -> int:
+    """Which strength has the least loss over all folds.
+
+    C are tried in ascending order until one is worse than that before it: the log loss has one valley, and the large C
+    are the slow ones. Each fit starts from the one before. Ridge is quick, and its error may have two valleys where
+    there are fewer samples than features: all alpha are tried.
+    """
+    models = [_model(classes, strengths[0], TOLERANCE) for _ in folds]
+    losses: list[float] = []
+    for strength in strengths:
+        for model in models:
+            model.set_params(**({"C": strength} if classes else {"alpha": 1.0 / strength}))
+        losses.append(sum(fold.loss(model, classes) for fold, model in zip(folds, models, strict=True)))
+        if classes and losses[-1] > min(losses):
             break
-    return losses
+    return int(np.argmin(losses))
 
 
 def _steps(impute: bool, standardise: bool) -> Pipeline:
@@ -160,9 +178,9 @@ def _steps(impute: bool, standardise: bool) -> Pipeline:
     return make_pipeline(*imputer, StandardScaler() if standardise else "passthrough")
 
 
-def _model(classes: int, strength: float) -> Any:
+def _model(classes: int, strength: float, tolerance: float = 1e-4) -> Any:
     if classes:
-        return LogisticRegression(C=strength, max_iter=STEPS, warm_start=True)
+        return LogisticRegression(C=strength, max_iter=STEPS, warm_start=True, tol=tolerance)
     return Ridge(alpha=1.0 / strength)
 
 

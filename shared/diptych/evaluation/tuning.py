@@ -24,7 +24,23 @@ Mode = Literal["whole", "frozen", "layerwise"]
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """How an encoder is fine-tuned; the options of :func:`diptych.evaluation.finetune.finetune`."""
+    """How an encoder is fine-tuned.
+
+    Args:
+        mode: whole trains everything at one rate, frozen the head alone, layerwise at rates that fall from
+            the last layer to the first.
+        head: Class path of a module made as Class(width, outputs), such as torch.nn.Linear or
+            diptych.evaluation.tuning.MLP.
+        epochs: Passes over the labelled training samples.
+        rate: Learning rate (AdamW) of the encoder, of its last layer with layerwise.
+        head_rate: Learning rate of the head.
+        decay: With layerwise, each layer's rate is this times that of the layer after it.
+        weight_decay: Of AdamW.
+        class_weights: Weigh each class by the inverse of its share in the training samples.
+
+    Raises:
+        ConfigError: options that cannot be run.
+    """
 
     mode: Mode = "whole"
     head: str = "torch.nn.Linear"

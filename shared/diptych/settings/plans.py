@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,8 +159,19 @@ def load_evaluator(found: Found, name: str) -> Callable[..., Any]:
 
 
 def evaluator_settings(evaluator: Callable[..., Any]) -> list[Setting]:
-    """The options of an evaluator: its parameters after study and encoder."""
-    return settings_of(evaluator, skip=2)
+    """The options of an evaluator: a dataclass's fields, or a function's parameters after study and encoder."""
+    return settings_of(evaluator, skip=0 if isinstance(evaluator, type) else 2)
+
+
+def with_options(evaluator: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+    """The evaluator with its options, which is left to be called with study and encoder.
+
+    Raises ConfigError when a dataclass refuses the options; a function does so when it is called.
+    """
+    if isinstance(evaluator, type):
+        made: Callable[..., Any] = evaluator(**options)
+        return made
+    return partial(evaluator, **options)
 
 
 def evaluator_summaries(found: Found) -> list[tuple[str, str]]:

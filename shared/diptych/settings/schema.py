@@ -121,13 +121,19 @@ def gives_instance(hint: Any, target: Any) -> bool:
         return False
     returned = _returned(hint)
     if returned is not None:
-        call = next((vars(each)["__call__"] for each in target.__mro__ if "__call__" in vars(each)), None)
-        given = get_type_hints(call).get("return") if inspect.isfunction(call) else None
+        call = call_of(target)
+        given = None if call is None else get_type_hints(call).get("return")
         return given is not None and (not isinstance(returned, type) or _fits(given, returned))
     if getattr(hint, "_is_protocol", False):
         wanted = [name for name in vars(hint) if not name.startswith("_") and callable(vars(hint)[name])]
         return all(name in _members(target) for name in wanted)
     return issubclass(target, hint)
+
+
+def call_of(target: type) -> types.FunctionType | None:
+    """The function behind a call of an instance; None where instances cannot be called."""
+    call = next((vars(each)["__call__"] for each in target.__mro__ if "__call__" in vars(each)), None)
+    return call if isinstance(call, types.FunctionType) else None
 
 
 def skipped_parameters(hint: Any, target: Any) -> int:

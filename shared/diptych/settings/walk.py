@@ -127,7 +127,7 @@ class Walk:
         inner = self.settings(value, settings_of(form.inner), f"{key}.")
         if len(self.faults) > before:
             return Built(None, None)
-        return self._called(partial(form.inner, **_values(inner)), _plains(inner), key)
+        return self.called(partial(form.inner, **_values(inner)), _plains(inner), key)
 
     def _open(self, value: Mapping[str, Any], form: Form, key: str) -> Built:
         before = len(self.faults)
@@ -149,7 +149,7 @@ class Walk:
             return Built(None, None)
         plain = {"class_path": value["class_path"], **({"init_args": _plains(inner)} if inner else {})}
         made = partial(target, **_values(inner))
-        return Built(made, plain) if is_factory(form.inner, target) else self._called(made, plain, key)
+        return Built(made, plain) if is_factory(form.inner, target) else self.called(made, plain, key)
 
     def _target(self, path: Any, form: Form, key: str) -> Any:
         """The class behind a class path, None (and a fault) when there is none or it is of another type."""
@@ -166,7 +166,8 @@ class Walk:
             return None
         return target
 
-    def _called(self, make: partial[Any], plain: Any, key: str) -> Built:
+    def called(self, make: partial[Any], plain: Any, key: str) -> Built:
+        """What is made of checked settings; what refuses them is a fault."""
         try:
             return Built(make(), plain)
         except UserError as error:

@@ -7,7 +7,10 @@ domain = Domain(
     summary="Synthetic sine waves: contrast of two noisy copies of one wave",
     extra="",
     recipe="diptych_sines.recipe:build",
-    evaluators={"nearest": "diptych_sines.learning:nearest", "linear": "diptych.evaluation.linear:linear"},
+    evaluators={
+        "nearest": "diptych_sines.learning:nearest",
+        "linear": "diptych.evaluation.linear:LinearProbe",
+    },
     commands={"draw": "diptych_sines.drawing:draw"},
     demo="sines/demo.yaml",
 )
