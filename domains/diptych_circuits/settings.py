@@ -9,7 +9,7 @@ from diptych.data import source
 from diptych.errors import ConfigError
 from diptych_circuits.graph import SUBSTRATES, SUPPLIES, Nets
 from diptych_circuits.netlist.naming import PINS, SEGMENTS, Naming
-from diptych_circuits.netlist.parser import Reading
+from diptych_circuits.netlist.state import Reading
 from diptych_circuits.netlist.types import Types
 
 # The file's name without a drive strength at its end and without what extractors append to it.

@@ -4,4 +4,4 @@ The core knows rows, groups and scopes; a domain plug-in turns its knowledge (a 
 a knowledge graph) into views and ids. Importing this package imports nothing heavy.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -12,7 +12,8 @@ from diptych_circuits.netlist.definition import NUMBERS
 from diptych_circuits.netlist.flatten import Flat, Hierarchy
 from diptych_circuits.netlist.lines import LONGEST, logical_lines
 from diptych_circuits.netlist.naming import Naming
-from diptych_circuits.netlist.parser import Reading, parse
+from diptych_circuits.netlist.parser import parse
+from diptych_circuits.netlist.state import Reading
 from diptych_circuits.netlist.tops import top_of, tops_of
 from diptych_circuits.netlist.types import Types
 from diptych_circuits.netlist.values import Scope, number

@@ -13,7 +13,8 @@ from diptych.data.readable import Unreadable
 from diptych_circuits.graph import Graph, Nets, build_graph
 from diptych_circuits.netlist.flatten import Hierarchy
 from diptych_circuits.netlist.naming import Naming
-from diptych_circuits.netlist.parser import Reading, parse
+from diptych_circuits.netlist.parser import parse
+from diptych_circuits.netlist.state import Reading
 from diptych_circuits.netlist.tops import top_of
 from diptych_circuits.netlist.types import Types
 from diptych_circuits.schema import COLUMN, CouplingKind, DeviceType, Kind, PinKind

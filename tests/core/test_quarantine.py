@@ -44,7 +44,10 @@ def test_nothing_is_lost_between_threads() -> None:
 
 
 def test_a_share_within_the_limit_passes() -> None:
-    filled().check(30, 0.2)
+    quarantine = filled()  # 6 of 30 are the share of 0.2 exactly
+    quarantine.check(30, 0.2)
+    with pytest.raises(DataError, match="6 of 30 files"):
+        quarantine.check(30, 0.19)
     Quarantine().check(0)
 
 
