@@ -158,9 +158,8 @@ class _Fold(NamedTuple):
 def _best(folds: Sequence[_Fold], classes: int, strengths: Sequence[float]) -> int:
     """Which strength has the least loss over all folds.
 
-    C are tried in ascending order until one is worse than that before it: the log loss has one valley, and the large C
-    are the slow ones. Each fit starts from the one before. Ridge is quick, and its error may have two valleys where
-    there are fewer samples than features: all alpha are tried.
+    All are tried, in ascending order, each fit from the one before. The large C are the slow ones, but a rise of the
+    loss is no reason to leave them out: with few patients it rises first, by a quarter even, and then falls below.
     """
     models = [_model(classes, strengths[0], TOLERANCE) for _ in folds]
     losses: list[float] = []
@@ -168,8 +167,6 @@ def _best(folds: Sequence[_Fold], classes: int, strengths: Sequence[float]) -> i
         for model in models:
             model.set_params(**({"C": strength} if classes else {"alpha": 1.0 / strength}))
         losses.append(sum(fold.loss(model, classes) for fold, model in zip(folds, models, strict=True)))
-        if classes and losses[-1] > min(losses):
-            break
     return int(np.argmin(losses))
 
 
