@@ -19,6 +19,13 @@ from diptych_molecules.splits import resolved
 Splits = Literal["own", "scaffold", "random", "rows"]
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise ConfigError for a seed that NumPy's generators do not take."""
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise ConfigError(f"split_seeds are from 0 to 4294967295; got {seed}")
+
+
 def samples_of(molecules: Molecules, splits: Splits, seeds: Sequence[int]) -> dict[str, Samples]:
     """The samples under one split, or under one for each seed; by the split's name.
 

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from evaluated_molecules import labelled, study_of
 
+from diptych.errors import ConfigError
+from diptych_molecules.evaluators.frozen import NearestNeighbours
 from diptych_molecules.resplit import copies_notes, samples_of
 from diptych_molecules.study import MoleculeStudy
 from diptych_molecules.tasks import prepare_tasks
@@ -62,3 +64,10 @@ def test_unparsable_rows_are_not_counted_among_the_rows(tmp_path: Path) -> None:
     [samples] = samples_of(study.molecules, "rows", (1,)).values()
     order = np.random.RandomState(1).permutation(39)
     assert samples.where("test").tolist() == sorted(order[31 + 3 :])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_numpy_does_not_take_are_refused_before_data_are_read(seed: int) -> None:
+    with pytest.raises(ConfigError, match=rf"split_seeds are from 0 to 4294967295; got {seed}"):
+        NearestNeighbours(splits="rows", split_seeds=(0, seed))
+    NearestNeighbours(splits="rows", split_seeds=(0, 2**32 - 1))

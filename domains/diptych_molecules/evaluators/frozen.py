@@ -10,7 +10,7 @@ from torch import nn
 
 from diptych.evaluation.embeddings import embed
 from diptych.evaluation.frozen import Encoders, encoders_of, random_encoder
-from diptych.evaluation.knn import check_votes, nearest_votes
+from diptych.evaluation.knn import check_votes, votes_for
 from diptych.evaluation.linear import check_strengths
 from diptych.evaluation.linear_model import STRENGTHS, fit_linear
 from diptych.evaluation.metrics import Floats
@@ -87,17 +87,7 @@ class NearestNeighbours(PropertyEvaluation):
 
         def of(features: Floats) -> FitAll:
             def fit(target: Target, chosen: Indices, seed: int) -> Floats:
-                return nearest_votes(
-                    features[target.rows[chosen]],
-                    np.eye(len(target.classes))[target.codes[chosen]]
-                    if target.classes
-                    else target.values[chosen],
-                    target.patients[chosen],
-                    features[target.rows[target.test]],
-                    target.patients[target.test],
-                    neighbours=self.neighbours,
-                    temperature=self.temperature,
-                )
+                return votes_for(features[target.rows], target, chosen, self.neighbours, self.temperature)
 
             return task_by_task(fit)
 

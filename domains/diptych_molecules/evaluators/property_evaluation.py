@@ -13,7 +13,7 @@ from diptych.evaluation.target import Task
 from diptych_molecules.baselines import NAMES, baseline_rows, check_baselines
 from diptych_molecules.cliffs import marked_cliffs
 from diptych_molecules.overlap import overlap_notes
-from diptych_molecules.resplit import Splits, copies_notes, samples_of
+from diptych_molecules.resplit import Splits, check_seeds, copies_notes, samples_of
 from diptych_molecules.scoring import Contender, Marked, compare_tasks
 from diptych_molecules.study import MoleculeStudy
 from diptych_molecules.tasks import Tasks, prepare_tasks
@@ -69,6 +69,7 @@ class PropertyEvaluation:
     def __post_init__(self) -> None:
         check_options(self.fractions, self.seeds)
         check_baselines(self.baselines)
+        check_seeds(self.split_seeds)
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -44,18 +44,7 @@ class NearestNeighbours(LabelEvaluation):
         """The table of the pretrained encoder, or of one from each pretraining seed."""
 
         def predict(features: Floats, target: Target, train: Indices, seed: int) -> Floats:
-            values = (
-                np.eye(len(target.classes))[target.codes[train]] if target.classes else target.values[train]
-            )
-            return nearest_votes(
-                features[train],
-                values,
-                target.patients[train],
-                features[target.test],
-                target.patients[target.test],
-                neighbours=self.neighbours,
-                temperature=self.temperature,
-            )
+            return votes_for(features, target, train, self.neighbours, self.temperature)
 
         notes = [f"neighbours by cosine similarity, not standardised, temperature {self.temperature:g}"]
         what = f"{self.neighbours} nearest neighbours"
@@ -110,6 +99,22 @@ def nearest_votes(
         weight /= weight.sum(axis=1, keepdims=True)
         blocks.append(np.einsum("mk,mk...->m...", weight, values[nearest]))
     return np.concatenate(blocks)
+
+
+def votes_for(
+    features: Floats, target: Target, train: Indices, neighbours: int, temperature: float
+) -> Floats:
+    """The votes of the samples at ``train`` for those at ``target.test``; features (n, d) of all of the target."""
+    values = np.eye(len(target.classes))[target.codes[train]] if target.classes else target.values[train]
+    return nearest_votes(
+        features[train],
+        values,
+        target.patients[train],
+        features[target.test],
+        target.patients[target.test],
+        neighbours=neighbours,
+        temperature=temperature,
+    )
 
 
 def check_votes(neighbours: int, temperature: float) -> None:
